@@ -1,0 +1,185 @@
+//! The trait that every store implements, and the stores that come with the crate.
+//!
+//! A store keeps [`Value`]s under final keys until they expire. Prefixes, versions, tags, encodings and log lines
+//! are none of its business: [`Cache`](crate::Cache) adds them above, so they are the same for all stores.
+
+#[cfg(feature = "database")]
+pub mod database;
+pub mod dummy;
+pub mod file;
+pub(crate) mod guarded;
+pub mod locmem;
+#[cfg(feature = "memcached")]
+pub mod memcached;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use crate::{error::Result, timeout::Expiry};
+
+/// What a store holds under one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// A counter. Stores keep it in the form that their own `incr` understands.
+    Integer(i64),
+    /// Anything else, opaque to the store.
+    Bytes(Bytes),
+}
+
+impl Value {
+    /// Returns the bytes of the value: a counter is written in decimal.
+    ///
+    /// For stores that know bytes only. The cache's own envelopes never look like a number, so
+    /// [`Value::from_bytes`] reads back what was written.
+    pub fn to_bytes(&self) -> Bytes {
+        match self {
+            Value::Integer(number) => Bytes::from(number.to_string()),
+            Value::Bytes(bytes) => bytes.clone(),
+        }
+    }
+
+    /// Reads what [`Value::to_bytes`] wrote.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        let number = match bytes.first() {
+            Some(b'-' | b'0'..=b'9') => std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()),
+            _ => None,
+        };
+        number.map_or(Value::Bytes(bytes), Value::Integer)
+    }
+
+    /// Returns the size of the payload in bytes; a counter counts as eight.
+    pub fn len(&self) -> usize {
+        match self {
+            Value::Integer(_) => size_of::<i64>(),
+            Value::Bytes(bytes) => bytes.len(),
+        }
+    }
+
+    /// Tells whether the payload is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A value with the time at which it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What was stored.
+    pub value: Value,
+    /// When it stops to be there.
+    pub expiry: Expiry,
+}
+
+/// Who sees what one process stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// This process alone.
+    Process,
+    /// All processes on this machine.
+    Machine,
+    /// All processes that reach the store.
+    Network,
+}
+
+/// What the cache must know of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Who sees what this process stores.
+    pub sharing: Sharing,
+    /// Whether an operation may wait for a disk, a lock or a network. Such a store is called on the blocking pool
+    /// from async code, and stands behind a circuit breaker.
+    pub blocking: bool,
+    /// Whether the store keeps anything at all; the dummy store does not.
+    pub stores: bool,
+    /// The largest value that the store takes, in bytes.
+    pub max_value_bytes: Option<usize>,
+}
+
+/// Numbers about a store, for people: name and value, in the order in which they are shown.
+pub type Stats = Vec<(String, String)>;
+
+/// A store of values by key.
+///
+/// Keys come ready: at most 250 bytes, without white space or control characters, with prefix and version in them.
+/// An entry whose expiry has passed is missing for every method. Implementations are shared by all threads.
+///
+/// # Errors
+/// Whatever the far side does wrong is [`Error::Unavailable`](crate::Error::Unavailable); it counts against the
+/// store's circuit breaker. A damaged entry is not an error but missing.
+///
+/// # Concurrency
+/// `add`, `touch` and `incr` are atomic against all other operations on their key, by every process that shares the
+/// store.
+///
+/// # Examples
+/// `examples/custom_backend.rs` writes one and registers it by name; the feature `conformance` has the suite that
+/// proves it right.
+pub trait Backend: Send + Sync + fmt::Debug + 'static {
+    /// Tells what kind of store this is.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns the entry of a key.
+    fn get(&self, key: &str) -> Result<Option<Entry>>;
+
+    /// Stores a value, whatever was there before. If it fails, the old value must not survive.
+    fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()>;
+
+    /// Stores a value if the key is missing; tells whether it did.
+    fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool>;
+
+    /// Gives an entry a new expiry; tells whether there was one.
+    fn touch(&self, key: &str, expiry: Expiry) -> Result<bool>;
+
+    /// Removes an entry; tells whether there was one.
+    fn delete(&self, key: &str) -> Result<bool>;
+
+    /// Adds `delta`, which may be negative, to a counter and keeps its expiry. Returns the new value, or `None` if
+    /// the key is missing.
+    ///
+    /// # Errors
+    /// [`Error::NotACounter`](crate::Error::NotACounter) if the value is not an integer or the sum overflows.
+    fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>>;
+
+    /// Removes everything from the store, other prefixes included.
+    fn clear(&self) -> Result<()>;
+
+    /// Returns the entries of several keys, in their order. One round trip where the store can.
+    fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Entry>>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Stores several values; returns the positions of those that failed. One round trip where the store can.
+    fn set_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<usize>> {
+        let failed = |(position, (key, value)): (usize, &(&str, Value))| {
+            self.set(key, value, expiry).is_err().then_some(position)
+        };
+        Ok(items.iter().enumerate().filter_map(failed).collect())
+    }
+
+    /// Removes several entries; returns how many there were. One round trip where the store can.
+    fn delete_many(&self, keys: &[&str]) -> Result<usize> {
+        keys.iter().try_fold(0, |count, key| Ok(count + usize::from(self.delete(key)?)))
+    }
+
+    /// Returns numbers about the store for the operator.
+    fn stats(&self) -> Result<Stats> {
+        Ok(Stats::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_read_back_from_bytes_as_they_were_written() {
+        for number in [0, 1, -1, i64::MAX, i64::MIN] {
+            assert_eq!(Value::from_bytes(Value::Integer(number).to_bytes()), Value::Integer(number));
+        }
+        for bytes in ["", "-", "12a", "99999999999999999999", "LR\u{1}"] {
+            let value = Value::Bytes(Bytes::from_static(bytes.as_bytes()));
+            assert_eq!(Value::from_bytes(value.to_bytes()), value);
+        }
+    }
+}

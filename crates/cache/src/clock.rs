@@ -1,0 +1,105 @@
+//! Time as the cache sees it: milliseconds since 1970, from a clock that tests can set.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// A moment, in milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// Makes a moment from milliseconds since 1970.
+    pub const fn from_millis(millis: u64) -> Self {
+        Timestamp(millis)
+    }
+
+    /// Returns the milliseconds since 1970.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the whole seconds since 1970.
+    pub const fn as_secs(self) -> u64 {
+        self.0 / 1000
+    }
+
+    /// Returns this moment as the standard library's.
+    pub fn to_system_time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0)
+    }
+
+    /// Returns the moment `duration` later, or the last one there is.
+    pub fn saturating_add(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.0.saturating_add(millis))
+    }
+
+    /// Returns how long after `earlier` this moment is; zero if it is not after it.
+    pub fn saturating_since(self, earlier: Timestamp) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Tells the time. Cheap to clone; clones tell the same time.
+///
+/// # Examples
+/// ```
+/// use larder_cache::clock::Clock;
+/// use std::time::Duration;
+///
+/// let (clock, hand) = Clock::manual();
+/// let before = clock.now();
+/// hand.advance(Duration::from_secs(5));
+/// assert_eq!(clock.now().saturating_since(before), Duration::from_secs(5));
+/// ```
+#[derive(Clone, Default)]
+pub struct Clock(Option<Arc<AtomicU64>>);
+
+impl Clock {
+    /// Returns the clock of the system.
+    pub const fn system() -> Self {
+        Clock(None)
+    }
+
+    /// Returns a clock that stands still, and the hand that moves it.
+    pub fn manual() -> (Self, ClockHand) {
+        let start = Clock::system().now().as_millis();
+        let millis = Arc::new(AtomicU64::new(start));
+        (Clock(Some(Arc::clone(&millis))), ClockHand(millis))
+    }
+
+    /// Returns the time now.
+    pub fn now(&self) -> Timestamp {
+        match &self.0 {
+            Some(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+            None => {
+                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Clock(manual)" } else { "Clock(system)" })
+    }
+}
+
+/// Moves a manual [`Clock`].
+#[derive(Debug, Clone)]
+pub struct ClockHand(Arc<AtomicU64>);
+
+impl ClockHand {
+    /// Moves the clock forward.
+    pub fn advance(&self, duration: Duration) {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.0.fetch_add(millis, Ordering::SeqCst);
+    }
+}
