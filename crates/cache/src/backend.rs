@@ -16,7 +16,10 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{error::Result, timeout::Expiry};
+use crate::{
+    error::{Error, Result},
+    timeout::Expiry,
+};
 
 /// What a store holds under one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +57,21 @@ impl Value {
             Value::Integer(_) => size_of::<i64>(),
             Value::Bytes(bytes) => bytes.len(),
         }
+    }
+
+    /// Returns the counter after `delta` was added.
+    ///
+    /// # Errors
+    /// [`Error::NotACounter`] if this is not a counter, or the sum leaves the range of `i64`.
+    pub fn counted(&self, key: &str, delta: i64) -> Result<i64> {
+        let reason = match self {
+            Value::Bytes(_) => "its value is not an integer",
+            Value::Integer(number) => match number.checked_add(delta) {
+                Some(sum) => return Ok(sum),
+                None => "the sum does not fit into 64 bits",
+            },
+        };
+        Err(Error::NotACounter { key: key.to_owned(), reason })
     }
 
     /// Tells whether the payload is empty.

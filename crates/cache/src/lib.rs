@@ -1,14 +1,33 @@
-//! A cache framework for actix-web.
+//! A cache framework for actix-web: per site, per view, per template fragment, and any value.
+//!
+//! - [`Cache`] keeps any value under a key. [`Caches`] is the table of them, from the settings.
+//! - `page` caches whole responses: `PageCache` around the app, `cache_page` on a view (feature `page`).
+//! - `template` gives Tera templates the block `{% cache %}` (feature `template`).
+//! - [`backend`] has the stores: local memory, Memcached, a database table, files, none, or your own.
+//!
+//! Every feature works on every store. A store that is down makes a site slow, not broken.
 
+mod alias;
 pub mod backend;
+mod breaker;
+mod cache;
+mod caches;
 pub mod clock;
+mod codec;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod envelope;
 mod error;
+pub mod events;
+mod key;
+
+pub mod settings;
+mod tags;
+
 mod timeout;
 
-pub mod settings {
-    #![allow(missing_docs)]
-    pub struct SettingsError;
-}
-pub struct Cache;
+pub use cache::{BlockingCache, Cache};
+pub use caches::{BackendContext, Caches, CachesBuilder};
 pub use error::{Error, Result, Source};
+pub use key::{InvalidKeys, Key, Kind, MAX_KEY_BYTES, MAX_PREFIX_BYTES};
 pub use timeout::{DEFAULT_TIMEOUT, Expiry, Timeout};

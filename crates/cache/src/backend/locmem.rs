@@ -1,1 +1,407 @@
-//! Placeholder.
+//! A store in the memory of this process, shared by all of its threads.
+//!
+//! | | |
+//! | --- | --- |
+//! | shared | within the process; stores with the same name are one store |
+//! | survives a restart | no |
+//! | atomic `add`, `touch`, `incr` | yes, under the lock of a shard |
+//! | eviction | at `max_entries` or `max_bytes`: the expired, then a share of the least recently used |
+//! | limits | a value may not be larger than `max_bytes` |
+//! | finest timeout | one millisecond |
+//!
+//! The counts are Django's: when a new key meets a full store, `1 / cull_frequency` of the entries go at once.
+//! Unlike Django's it looks for expired entries first and does not cull when an existing key is overwritten.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use super::{Backend, Capabilities, Entry, Sharing, Stats, Value};
+use crate::{
+    clock::{Clock, Timestamp},
+    error::{Error, Result},
+    timeout::Expiry,
+};
+
+/// How many locks the keys are spread over.
+const SHARDS: usize = 16;
+
+/// What an entry costs beside its key and value: the map's slot, two allocations, the expiry and the use stamp.
+const ENTRY_OVERHEAD_BYTES: usize = 160;
+
+/// The bounds of a [`Locmem`] store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocmemOptions {
+    /// How many entries are kept; 10,000 unless said otherwise.
+    pub max_entries: usize,
+    /// How many bytes keys, values and their overhead may take; 64 MiB unless said otherwise.
+    pub max_bytes: usize,
+    /// The share that goes when the store is full: 3 drops a third, 0 drops everything.
+    pub cull_frequency: usize,
+}
+
+impl Default for LocmemOptions {
+    fn default() -> Self {
+        LocmemOptions { max_entries: 10_000, max_bytes: 64 * 1024 * 1024, cull_frequency: 3 }
+    }
+}
+
+/// A store in the memory of this process. Cheap to clone; clones are one store.
+///
+/// # Examples
+/// ```
+/// use larder_cache::{Expiry, backend::{Backend, Value, locmem::{Locmem, LocmemOptions}}, clock::Clock};
+///
+/// let store = Locmem::new(LocmemOptions::default(), Clock::system());
+/// store.set(":1:answer", &Value::Integer(42), Expiry::Never)?;
+/// assert_eq!(store.incr(":1:answer", -2)?, Some(40));
+/// # Ok::<_, larder_cache::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Locmem(Arc<Store>);
+
+#[derive(Debug)]
+struct Store {
+    shards: [Mutex<HashMap<Box<str>, Slot>>; SHARDS],
+    entries: AtomicUsize,
+    bytes: AtomicUsize,
+    /// Counts uses; the smallest stamps are the least recently used.
+    uses: AtomicU64,
+    culling: Mutex<()>,
+    options: LocmemOptions,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Slot {
+    entry: Entry,
+    used: u64,
+}
+
+impl Slot {
+    fn bytes(&self, key: &str) -> usize {
+        entry_bytes(key, &self.entry.value)
+    }
+}
+
+fn entry_bytes(key: &str, value: &Value) -> usize {
+    key.len() + value.len() + ENTRY_OVERHEAD_BYTES
+}
+
+impl Locmem {
+    /// Makes a store of its own.
+    pub fn new(options: LocmemOptions, clock: Clock) -> Self {
+        Locmem(Arc::new(Store {
+            shards: Default::default(),
+            entries: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            uses: AtomicU64::new(0),
+            culling: Mutex::new(()),
+            options,
+            clock,
+        }))
+    }
+
+    /// Returns the store of this name in this process; makes it, with these options, if nobody holds it.
+    pub fn named(name: &str, options: LocmemOptions, clock: Clock) -> Self {
+        static STORES: OnceLock<Mutex<HashMap<String, Weak<Store>>>> = OnceLock::new();
+        let mut stores = lock(STORES.get_or_init(Mutex::default));
+        if let Some(store) = stores.get(name).and_then(Weak::upgrade) {
+            return Locmem(store);
+        }
+        let made = Locmem::new(options, clock);
+        stores.retain(|_, store| store.strong_count() > 0);
+        stores.insert(name.to_owned(), Arc::downgrade(&made.0));
+        made
+    }
+}
+
+impl Store {
+    /// The end of a key is where keys differ.
+    fn shard(&self, key: &str) -> MutexGuard<'_, HashMap<Box<str>, Slot>> {
+        let tail = key.as_bytes().iter().rev().take(8);
+        let spread = tail.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
+        lock(&self.shards[spread % SHARDS])
+    }
+
+    fn next_use(&self) -> u64 {
+        self.uses.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn put(&self, shard: &mut HashMap<Box<str>, Slot>, key: &str, value: &Value, expiry: Expiry) {
+        let entry = Entry { value: value.clone(), expiry };
+        let slot = Slot { entry, used: self.next_use() };
+        self.bytes.fetch_add(slot.bytes(key), Ordering::Relaxed);
+        match shard.get_mut(key) {
+            Some(old) => {
+                self.bytes.fetch_sub(old.bytes(key), Ordering::Relaxed);
+                *old = slot;
+            }
+            None => {
+                self.entries.fetch_add(1, Ordering::Relaxed);
+                shard.insert(key.into(), slot);
+            }
+        }
+    }
+
+    fn take(&self, shard: &mut HashMap<Box<str>, Slot>, key: &str) -> Option<Entry> {
+        let slot = shard.remove(key)?;
+        self.entries.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(slot.bytes(key), Ordering::Relaxed);
+        Some(slot.entry)
+    }
+
+    fn keep_only(&self, mut keep: impl FnMut(&Slot) -> bool) {
+        for shard in &self.shards {
+            lock(shard).retain(|key, slot| {
+                let kept = keep(slot);
+                if !kept {
+                    self.entries.fetch_sub(1, Ordering::Relaxed);
+                    self.bytes.fetch_sub(slot.bytes(key), Ordering::Relaxed);
+                }
+                kept
+            });
+        }
+    }
+
+    fn is_full(&self, more_bytes: usize) -> bool {
+        self.entries.load(Ordering::Relaxed) >= self.options.max_entries.max(1)
+            || self.bytes.load(Ordering::Relaxed) + more_bytes > self.options.max_bytes
+    }
+
+    /// Makes room for an entry of `more_bytes` under a new key.
+    fn make_room(&self, more_bytes: usize, now: Timestamp) {
+        if !self.is_full(more_bytes) {
+            return;
+        }
+        let _one_at_a_time = lock(&self.culling);
+        if self.is_full(more_bytes) {
+            self.keep_only(|slot| !slot.entry.expiry.has_passed(now));
+        }
+        while self.is_full(more_bytes) && self.entries.load(Ordering::Relaxed) > 0 {
+            self.cull();
+        }
+    }
+
+    /// Drops the share of the entries that were used least recently.
+    fn cull(&self) {
+        let mut stamps: Vec<u64> = self
+            .shards
+            .iter()
+            .flat_map(|shard| lock(shard).values().map(|slot| slot.used).collect::<Vec<_>>())
+            .collect();
+        let share = match self.options.cull_frequency {
+            0 => stamps.len(),
+            frequency => (stamps.len() / frequency).max(1),
+        };
+        if share >= stamps.len() {
+            return self.keep_only(|_| false);
+        }
+        let (_, first_kept, _) = stamps.select_nth_unstable(share);
+        let first_kept = *first_kept;
+        self.keep_only(|slot| slot.used >= first_kept);
+    }
+}
+
+/// No code panics while it holds one of these locks; a poisoned one holds consistent data.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Backend for Locmem {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            sharing: Sharing::Process,
+            blocking: false,
+            stores: true,
+            max_value_bytes: Some(self.0.options.max_bytes),
+        }
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Entry>> {
+        let now = self.0.clock.now();
+        let mut shard = self.0.shard(key);
+        let Some(slot) = shard.get_mut(key) else { return Ok(None) };
+        if slot.entry.expiry.has_passed(now) {
+            self.0.take(&mut shard, key);
+            return Ok(None);
+        }
+        slot.used = self.0.next_use();
+        Ok(Some(slot.entry.clone()))
+    }
+
+    fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
+        let bytes = entry_bytes(key, value);
+        if bytes > self.0.options.max_bytes {
+            self.delete(key)?;
+            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.options.max_bytes });
+        }
+        let known = self.0.shard(key).contains_key(key);
+        if !known {
+            self.0.make_room(bytes, self.0.clock.now());
+        }
+        self.0.put(&mut self.0.shard(key), key, value, expiry);
+        Ok(())
+    }
+
+    fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
+        let bytes = entry_bytes(key, value);
+        if bytes > self.0.options.max_bytes {
+            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.options.max_bytes });
+        }
+        let now = self.0.clock.now();
+        let is_there =
+            |shard: &HashMap<Box<str>, Slot>| shard.get(key).is_some_and(|slot| !slot.entry.expiry.has_passed(now));
+        if is_there(&self.0.shard(key)) {
+            return Ok(false);
+        }
+        self.0.make_room(bytes, now);
+        let mut shard = self.0.shard(key);
+        if is_there(&shard) {
+            return Ok(false);
+        }
+        self.0.put(&mut shard, key, value, expiry);
+        Ok(true)
+    }
+
+    fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
+        let now = self.0.clock.now();
+        let mut shard = self.0.shard(key);
+        match shard.get_mut(key) {
+            Some(slot) if !slot.entry.expiry.has_passed(now) => {
+                slot.entry.expiry = expiry;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn delete(&self, key: &str) -> Result<bool> {
+        let now = self.0.clock.now();
+        let mut shard = self.0.shard(key);
+        Ok(self.0.take(&mut shard, key).is_some_and(|entry| !entry.expiry.has_passed(now)))
+    }
+
+    fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
+        let now = self.0.clock.now();
+        let mut shard = self.0.shard(key);
+        let Some(slot) = shard.get_mut(key).filter(|slot| !slot.entry.expiry.has_passed(now)) else { return Ok(None) };
+        let sum = slot.entry.value.counted(key, delta)?;
+        slot.entry.value = Value::Integer(sum);
+        slot.used = self.0.next_use();
+        Ok(Some(sum))
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.0.keep_only(|_| false);
+        Ok(())
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        Ok(vec![
+            ("entries".into(), self.0.entries.load(Ordering::Relaxed).to_string()),
+            ("bytes".into(), self.0.bytes.load(Ordering::Relaxed).to_string()),
+            ("max_entries".into(), self.0.options.max_entries.to_string()),
+            ("max_bytes".into(), self.0.options.max_bytes.to_string()),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn store(max_entries: usize, cull_frequency: usize) -> Locmem {
+        Locmem::new(LocmemOptions { max_entries, cull_frequency, ..LocmemOptions::default() }, Clock::system())
+    }
+
+    fn fill(store: &Locmem, keys: impl IntoIterator<Item = usize>) {
+        for number in keys {
+            store.set(&format!("key{number}"), &Value::Integer(1), Expiry::Never).unwrap();
+        }
+    }
+
+    fn count(store: &Locmem, keys: impl IntoIterator<Item = usize>) -> usize {
+        keys.into_iter().filter(|number| store.get(&format!("key{number}")).unwrap().is_some()).count()
+    }
+
+    #[test]
+    fn culling_leaves_as_many_entries_as_django() {
+        for (frequency, left) in [(3, 29), (0, 19)] {
+            let store = store(30, frequency);
+            fill(&store, 1..50);
+            assert_eq!(count(&store, 1..50), left, "cull_frequency {frequency}");
+        }
+    }
+
+    #[test]
+    fn the_least_recently_used_go_first() {
+        let store = store(6, 3);
+        fill(&store, 0..6);
+        store.get("key0").unwrap();
+        store.touch("key1", Expiry::Never).unwrap();
+        fill(&store, [6]);
+        assert_eq!(count(&store, [0]), 1, "reading keeps an entry");
+        assert_eq!(count(&store, [1, 2]), 0, "touching does not");
+    }
+
+    #[test]
+    fn the_expired_go_before_anything_else() {
+        let (clock, hand) = Clock::manual();
+        let store = Locmem::new(LocmemOptions { max_entries: 4, ..LocmemOptions::default() }, clock.clone());
+        let soon = Expiry::At(clock.now().saturating_add(std::time::Duration::from_secs(1)));
+        fill(&store, 0..3);
+        store.set("short", &Value::Integer(1), soon).unwrap();
+        hand.advance(std::time::Duration::from_secs(2));
+        fill(&store, [3]);
+        assert_eq!(count(&store, 0..4), 4);
+    }
+
+    #[test]
+    fn overwriting_in_a_full_store_culls_nothing() {
+        let store = store(3, 3);
+        fill(&store, 0..3);
+        fill(&store, [0, 1, 2, 0]);
+        assert_eq!(count(&store, 0..3), 3);
+    }
+
+    #[test]
+    fn the_bound_in_bytes_holds_and_is_given_back() {
+        let options = LocmemOptions { max_bytes: 10_000, ..LocmemOptions::default() };
+        let store = Locmem::new(options, Clock::system());
+        let value = Value::Bytes(Bytes::from(vec![1; 1000]));
+        for number in 0..50 {
+            store.set(&format!("key{number}"), &value, Expiry::Never).unwrap();
+            assert!(store.0.bytes.load(Ordering::Relaxed) <= 10_000);
+        }
+        assert_eq!(count(&store, [49]), 1);
+        store.clear().unwrap();
+        assert_eq!(store.0.bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(store.0.entries.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_value_over_the_bound_is_refused_and_the_old_one_is_gone() {
+        let options = LocmemOptions { max_bytes: 1000, ..LocmemOptions::default() };
+        let store = Locmem::new(options, Clock::system());
+        fill(&store, [1]);
+        let large = Value::Bytes(Bytes::from(vec![1; 2000]));
+        assert!(matches!(store.set("key1", &large, Expiry::Never), Err(Error::ValueTooLarge { .. })));
+        assert_eq!(count(&store, [1]), 0);
+    }
+
+    #[test]
+    fn stores_of_one_name_are_one_store() {
+        let here = Locmem::named("one", LocmemOptions::default(), Clock::system());
+        let there = Locmem::named("one", LocmemOptions::default(), Clock::system());
+        let other = Locmem::named("two", LocmemOptions::default(), Clock::system());
+        fill(&here, [1]);
+        assert_eq!((count(&there, [1]), count(&other, [1])), (1, 0));
+    }
+}

@@ -1,0 +1,784 @@
+//! The low-level API: any value under a key, with Django's verbs.
+//!
+//! [`Cache`] is async, [`BlockingCache`] is the same table of verbs for templates, hooks and the command line. Both
+//! are cheap handles on one alias of the settings. `version`, `tags` and `because` return a handle that does the same
+//! with another version, with tags on what it stores, or with a cause in its log lines.
+//!
+//! # Differences from Django
+//! - A cached `None` is told from a miss: `get` returns `Option<T>`, so use `get::<Option<T>>`.
+//! - `incr`, `decr`, `incr_version` and `decr_version` keep the timeout on every store, and `touch` never brings an
+//!   expired value back.
+//! - Counters are signed on every store.
+//! - Keys are limited to 250 bytes, not characters; longer ones are digested unless the settings refuse them.
+//! - A read never fails because the store does: it is a miss. A write or deletion that did not reach the store is an
+//!   error, and the deletion is kept and delivered when the store answers again.
+//! - `delete` tells whether there was something that could still be read: `false` for an expired entry.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::sync::Semaphore;
+
+use crate::{
+    alias::{Alias, Content, Lookup},
+    backend::{Capabilities, Stats},
+    codec,
+    envelope::{Codec, TagVersion},
+    error::{Error, Result},
+    events::{Counts, MissReason},
+    key::Key,
+    timeout::Timeout,
+};
+
+/// How many operations of one alias may wait for a blocking store at once.
+pub(crate) const MAX_WAITING: usize = 256;
+
+/// What a handle adds to every operation.
+#[derive(Debug, Clone, Default)]
+struct Scope {
+    version: Option<i64>,
+    cause: Option<Arc<str>>,
+    tags: Arc<[String]>,
+}
+
+/// The blocking handle on one alias: for templates, hooks, the command line, and code on a blocking pool.
+///
+/// Do not call it on an async worker unless the store never blocks; [`Cache`] does that for you.
+///
+/// # Examples
+/// ```
+/// use larder_cache::Caches;
+///
+/// let cache = Caches::local().default_cache().blocking();
+/// cache.set("answer", &41, 60)?;
+/// assert_eq!(cache.incr("answer", 1)?, 42);
+/// assert_eq!(cache.get::<i64>("answer")?, Some(42));
+/// # Ok::<_, larder_cache::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct BlockingCache {
+    alias: Arc<Alias>,
+    scope: Scope,
+}
+
+impl BlockingCache {
+    pub(crate) fn new(alias: Alias) -> Self {
+        BlockingCache { alias: Arc::new(alias), scope: Scope::default() }
+    }
+
+    /// Returns a handle that uses this version of every key instead of the one from the settings.
+    #[must_use]
+    pub fn version(mut self, version: i64) -> Self {
+        self.scope.version = Some(version);
+        self
+    }
+
+    /// Returns a handle that stores everything with these tags, for
+    /// [`invalidate_tags`](BlockingCache::invalidate_tags) to find.
+    ///
+    /// A value with tags is not a counter, even if it is an integer.
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.scope.tags = tags.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Returns a handle whose invalidations say in the log why they happened: `post_save Object#7`.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Arc<str>>) -> Self {
+        self.scope.cause = Some(cause.into());
+        self
+    }
+
+    /// Returns the value of a key, or `None` if it is missing, expired, of another type, or the store is away.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`] where the settings refuse the key.
+    pub fn get<'k, T: DeserializeOwned>(&self, key: impl Into<Key<'k>>) -> Result<Option<T>> {
+        let key = key.into();
+        let lookup = self.look_up(&key)?;
+        Ok(self.finish_get(&key, lookup, codec::decode))
+    }
+
+    /// Returns the bytes of a key that [`set_bytes`](BlockingCache::set_bytes) stored, without copying them.
+    ///
+    /// # Errors
+    /// As [`get`](BlockingCache::get).
+    pub fn get_bytes<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Bytes>> {
+        let key = key.into();
+        let lookup = self.look_up(&key)?;
+        Ok(self.finish_get(&key, lookup, into_bytes))
+    }
+
+    /// Returns the values of those keys that are there, under the caller's keys. One round trip where the store can.
+    ///
+    /// # Errors
+    /// As [`get`](BlockingCache::get).
+    pub fn get_many<T: DeserializeOwned, K: AsRef<str>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<HashMap<String, T>> {
+        let names = owned(keys);
+        let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
+        let lookups = self.alias.look_up_many(&keys, self.key_version())?;
+        Ok(self.finish_get_many(names, lookups))
+    }
+
+    /// Stores a value. On failure the old value is gone too, or will be as soon as the store answers.
+    ///
+    /// # Errors
+    /// [`Error::Encode`], [`Error::ValueTooLarge`], [`Error::Unavailable`], [`Error::InvalidKey`].
+    pub fn set<'k, T: Serialize + ?Sized>(
+        &self,
+        key: impl Into<Key<'k>>,
+        value: &T,
+        timeout: impl Into<Timeout>,
+    ) -> Result<()> {
+        let key = key.into();
+        let content = codec::encode(&key, value)?;
+        self.put(&key, &content, timeout.into())
+    }
+
+    /// Stores bytes as they are.
+    ///
+    /// # Errors
+    /// As [`set`](BlockingCache::set).
+    pub fn set_bytes<'k>(&self, key: impl Into<Key<'k>>, bytes: Bytes, timeout: impl Into<Timeout>) -> Result<()> {
+        self.put(&key.into(), &Content::Payload(Codec::Bytes, bytes), timeout.into())
+    }
+
+    /// Stores several values; returns the keys that failed. One round trip where the store can.
+    ///
+    /// # Errors
+    /// As [`set`](BlockingCache::set), if none could be stored.
+    pub fn set_many<T: Serialize, K: AsRef<str>>(
+        &self,
+        values: impl IntoIterator<Item = (K, T)>,
+        timeout: impl Into<Timeout>,
+    ) -> Result<Vec<String>> {
+        let items = encode_many(values)?;
+        self.put_many(&items, timeout.into())
+    }
+
+    /// Stores a value if the key is missing; tells whether it did. With a timeout of zero or less it stores nothing
+    /// and returns whether it could have.
+    ///
+    /// # Errors
+    /// As [`set`](BlockingCache::set).
+    pub fn add<'k, T: Serialize + ?Sized>(
+        &self,
+        key: impl Into<Key<'k>>,
+        value: &T,
+        timeout: impl Into<Timeout>,
+    ) -> Result<bool> {
+        let key = key.into();
+        let content = codec::encode(&key, value)?;
+        let tags = self.alias.tag_versions(&self.scope.tags)?;
+        self.alias.add(&key, self.key_version(), &content, timeout.into(), tags, Duration::ZERO)
+    }
+
+    /// Returns the value of a key; if it is missing, computes, stores and returns it.
+    ///
+    /// A failing store never fails the caller: the value is computed and returned. What the loader returns as an
+    /// error is returned and not stored. An invalidation of one of the handle's tags while the loader runs wins.
+    ///
+    /// # Errors
+    /// Only the loader's.
+    pub fn get_or_set<'k, T, E>(
+        &self,
+        key: impl Into<Key<'k>>,
+        timeout: impl Into<Timeout>,
+        load: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let key = key.into();
+        if let Some(value) = self.get(&key).unwrap_or_else(|error| self.without_cache(&key, &error)) {
+            return Ok(value);
+        }
+        let tags = self.alias.tag_versions(&self.scope.tags);
+        let started = Instant::now();
+        let value = load()?;
+        self.keep_loaded(&key, &value, timeout.into(), tags, started.elapsed());
+        Ok(value)
+    }
+
+    /// Gives an entry a new timeout; tells whether it was there. Zero or less expires it at once.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::InvalidKey`].
+    pub fn touch<'k>(&self, key: impl Into<Key<'k>>, timeout: impl Into<Timeout>) -> Result<bool> {
+        self.alias.touch(&key.into(), self.key_version(), timeout.into())
+    }
+
+    /// Removes an entry; tells whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the store did not answer. The deletion is kept, this process serves the value no
+    /// more, and it is delivered when the store answers again.
+    pub fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        self.alias.delete(&key.into(), self.key_version(), self.cause())
+    }
+
+    /// Removes several entries; returns how many were there. One round trip where the store can.
+    ///
+    /// # Errors
+    /// As [`delete`](BlockingCache::delete).
+    pub fn delete_many<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<usize> {
+        let names = owned(keys);
+        let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
+        self.alias.delete_many(&keys, self.key_version(), self.cause())
+    }
+
+    /// Makes every entry stale that was stored with one of these tags.
+    ///
+    /// # Errors
+    /// As [`delete`](BlockingCache::delete).
+    pub fn invalidate_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
+        let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
+        self.alias.invalidate_tags(&tags, self.cause())
+    }
+
+    /// Tells whether a key is there.
+    ///
+    /// # Errors
+    /// As [`get`](BlockingCache::get).
+    pub fn has_key<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        Ok(self.look_up(&key.into())?.result.is_ok())
+    }
+
+    /// Adds to a counter, atomically, and returns its new value. The timeout stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotFound`], [`Error::NotACounter`], [`Error::Unavailable`], [`Error::InvalidKey`].
+    pub fn incr<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        self.alias.incr(&key.into(), self.key_version(), delta)
+    }
+
+    /// Subtracts from a counter; otherwise as [`incr`](BlockingCache::incr).
+    ///
+    /// # Errors
+    /// As [`incr`](BlockingCache::incr).
+    pub fn decr<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into();
+        let delta = negated(&key, delta)?;
+        self.incr(key, delta)
+    }
+
+    /// Moves an entry to a later version of its key, with the time it has left; returns that version.
+    ///
+    /// # Errors
+    /// [`Error::KeyNotFound`], [`Error::Unavailable`], [`Error::InvalidKey`].
+    pub fn incr_version<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        self.alias.incr_version(&key.into(), self.key_version(), delta)
+    }
+
+    /// Moves an entry to an earlier version of its key; otherwise as [`incr_version`](BlockingCache::incr_version).
+    ///
+    /// # Errors
+    /// As [`incr_version`](BlockingCache::incr_version).
+    pub fn decr_version<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into();
+        let delta = negated(&key, delta)?;
+        self.incr_version(key, delta)
+    }
+
+    /// Removes everything from the store, other prefixes and versions included.
+    ///
+    /// # Errors
+    /// As [`delete`](BlockingCache::delete).
+    pub fn clear(&self) -> Result<()> {
+        self.alias.clear(self.cause())
+    }
+
+    /// Returns what the store tells about itself.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub fn stats(&self) -> Result<Stats> {
+        self.alias.stats()
+    }
+
+    pub(crate) fn alias(&self) -> &Alias {
+        &self.alias
+    }
+
+    pub(crate) fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
+        self.alias.look_up(key, self.key_version())
+    }
+
+    pub(crate) fn finish_get<T>(
+        &self,
+        key: &Key<'_>,
+        lookup: Lookup,
+        read: impl FnOnce(&Content) -> Option<T>,
+    ) -> Option<T> {
+        let value = lookup.result.and_then(|content| read(&content).ok_or(MissReason::OtherType));
+        match &value {
+            Ok(_) => self.alias.journal.hit(key, lookup.took),
+            Err(reason) => self.alias.journal.miss(key, reason, lookup.took),
+        }
+        value.ok()
+    }
+
+    fn finish_get_many<T: DeserializeOwned>(&self, names: Vec<String>, lookups: Vec<Lookup>) -> HashMap<String, T> {
+        let values = names.into_iter().zip(lookups).filter_map(|(name, lookup)| {
+            let value = self.finish_get(&Key::from(&name), lookup, codec::decode)?;
+            Some((name, value))
+        });
+        values.collect()
+    }
+
+    pub(crate) fn put(&self, key: &Key<'_>, content: &Content, timeout: Timeout) -> Result<()> {
+        let tags = self.alias.tag_versions(&self.scope.tags)?;
+        self.alias.put(key, self.key_version(), content, timeout, tags, Duration::ZERO)
+    }
+
+    fn put_many(&self, items: &[(Key<'_>, Content)], timeout: Timeout) -> Result<Vec<String>> {
+        let tags = self.alias.tag_versions(&self.scope.tags)?;
+        let failed = self.alias.put_many(items, self.key_version(), timeout, &tags)?;
+        Ok(failed.into_iter().map(|position| items[position].0.label().to_owned()).collect())
+    }
+
+    /// Stores what a loader made. Failing to is the store's trouble, which the log has; the caller has his value.
+    fn keep_loaded<T: Serialize>(
+        &self,
+        key: &Key<'_>,
+        value: &T,
+        timeout: Timeout,
+        tags: Result<Vec<TagVersion>>,
+        cost: Duration,
+    ) {
+        let stored = tags.and_then(|tags| {
+            let content = codec::encode(key, value)?;
+            self.keep(key, &content, timeout, tags, cost)
+        });
+        if let Err(error) = stored {
+            self.without_cache::<T>(key, &error);
+        }
+    }
+
+    pub(crate) fn keep(
+        &self,
+        key: &Key<'_>,
+        content: &Content,
+        timeout: Timeout,
+        tags: Vec<TagVersion>,
+        cost: Duration,
+    ) -> Result<()> {
+        self.alias.put(key, self.key_version(), content, timeout, tags, cost)
+    }
+
+    pub(crate) fn tag_versions(&self, tags: &[String]) -> Result<Vec<TagVersion>> {
+        self.alias.tag_versions(tags)
+    }
+
+    /// An outage has its own line in the log, once; anything else is for the developer to mend.
+    fn without_cache<T>(&self, key: &Key<'_>, error: &Error) -> Option<T> {
+        if error.is_outage() {
+            self.alias.journal.not_stored(key, error);
+        } else {
+            log::error!("cache {} was bypassed for {key}: {}", self.alias.name, crate::error::Causes(error));
+        }
+        None
+    }
+
+    fn key_version(&self) -> i64 {
+        self.scope.version.unwrap_or(self.alias.version)
+    }
+
+    fn cause(&self) -> Option<&str> {
+        self.scope.cause.as_deref()
+    }
+}
+
+/// The async handle on one alias. Cheap to clone.
+///
+/// Stores that never block are called where the caller stands; others on the blocking pool, behind a bounded queue.
+/// The verbs and their errors are those of [`BlockingCache`], plus [`Error::Overloaded`] when the queue is full.
+/// Deletions and invalidations are never refused for that.
+///
+/// # Examples
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use larder_cache::{Caches, Timeout};
+///
+/// let cache = Caches::local().default_cache();
+/// let titles: Vec<String> = cache
+///     .get_or_set("titles", 300, || async { Ok::<_, std::io::Error>(vec!["Crock".to_owned()]) })
+///     .await?;
+/// assert_eq!(titles, ["Crock"]);
+/// assert_eq!(cache.get("titles").await?, Some(titles));
+/// assert!(cache.delete("titles").await?);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug, Clone)]
+pub struct Cache {
+    blocking: BlockingCache,
+    queue: Arc<Semaphore>,
+}
+
+impl Cache {
+    pub(crate) fn new(alias: Alias) -> Self {
+        Cache { blocking: BlockingCache::new(alias), queue: Arc::new(Semaphore::new(MAX_WAITING)) }
+    }
+
+    /// Returns the blocking handle with the same scope.
+    pub fn blocking(&self) -> BlockingCache {
+        self.blocking.clone()
+    }
+
+    /// Returns the name of the alias.
+    pub fn alias(&self) -> &str {
+        &self.blocking.alias.name
+    }
+
+    /// Returns what kind of store is behind the alias.
+    pub fn capabilities(&self) -> &Capabilities {
+        &self.blocking.alias.capabilities
+    }
+
+    /// Returns what this process has counted under the alias.
+    pub fn counts(&self) -> Counts {
+        self.blocking.alias.journal.counts()
+    }
+
+    /// As [`BlockingCache::version`].
+    #[must_use]
+    pub fn version(mut self, version: i64) -> Self {
+        self.blocking = self.blocking.version(version);
+        self
+    }
+
+    /// As [`BlockingCache::tags`].
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.blocking = self.blocking.tags(tags);
+        self
+    }
+
+    /// As [`BlockingCache::because`].
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Arc<str>>) -> Self {
+        self.blocking = self.blocking.because(cause);
+        self
+    }
+
+    /// As [`BlockingCache::get`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get<'k, T: DeserializeOwned>(&self, key: impl Into<Key<'k>>) -> Result<Option<T>> {
+        let key = key.into();
+        let lookup = self.look_up(&key).await?;
+        Ok(self.blocking.finish_get(&key, lookup, codec::decode))
+    }
+
+    /// As [`BlockingCache::get_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_bytes<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Bytes>> {
+        let key = key.into();
+        let lookup = self.look_up(&key).await?;
+        Ok(self.blocking.finish_get(&key, lookup, into_bytes))
+    }
+
+    /// As [`BlockingCache::get_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn get_many<T: DeserializeOwned, K: AsRef<str>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<HashMap<String, T>> {
+        let names = owned(keys);
+        let asked = names.clone();
+        let look_up = move |cache: &BlockingCache| {
+            let keys: Vec<Key<'_>> = asked.iter().map(Key::from).collect();
+            cache.alias.look_up_many(&keys, cache.key_version())
+        };
+        let lookups = match self.try_run(look_up).await {
+            Err(Error::Overloaded { .. }) => return Ok(HashMap::new()),
+            lookups => lookups?,
+        };
+        Ok(self.blocking.finish_get_many(names, lookups))
+    }
+
+    /// As [`BlockingCache::set`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set<'k, T: Serialize + ?Sized>(
+        &self,
+        key: impl Into<Key<'k>>,
+        value: &T,
+        timeout: impl Into<Timeout>,
+    ) -> Result<()> {
+        let key = key.into().into_owned();
+        let content = codec::encode(&key, value)?;
+        let timeout = timeout.into();
+        self.run(move |cache| cache.put(&key, &content, timeout)).await
+    }
+
+    /// As [`BlockingCache::set_bytes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_bytes<'k>(
+        &self,
+        key: impl Into<Key<'k>>,
+        bytes: Bytes,
+        timeout: impl Into<Timeout>,
+    ) -> Result<()> {
+        let key = key.into().into_owned();
+        let timeout = timeout.into();
+        self.run(move |cache| cache.set_bytes(key, bytes, timeout)).await
+    }
+
+    /// As [`BlockingCache::set_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn set_many<T: Serialize, K: AsRef<str>>(
+        &self,
+        values: impl IntoIterator<Item = (K, T)>,
+        timeout: impl Into<Timeout>,
+    ) -> Result<Vec<String>> {
+        let items = encode_many(values)?;
+        let timeout = timeout.into();
+        self.run(move |cache| cache.put_many(&items, timeout)).await
+    }
+
+    /// As [`BlockingCache::add`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn add<'k, T: Serialize + ?Sized>(
+        &self,
+        key: impl Into<Key<'k>>,
+        value: &T,
+        timeout: impl Into<Timeout>,
+    ) -> Result<bool> {
+        let key = key.into().into_owned();
+        let content = codec::encode(&key, value)?;
+        let timeout = timeout.into();
+        let add = move |cache: &BlockingCache| {
+            let tags = cache.alias.tag_versions(&cache.scope.tags)?;
+            cache.alias.add(&key, cache.key_version(), &content, timeout, tags, Duration::ZERO)
+        };
+        self.try_run(add).await
+    }
+
+    /// As [`BlockingCache::get_or_set`], with an async loader.
+    ///
+    /// # Errors
+    /// Only the loader's.
+    pub async fn get_or_set<'k, T, E, F>(
+        &self,
+        key: impl Into<Key<'k>>,
+        timeout: impl Into<Timeout>,
+        load: impl FnOnce() -> F,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Future<Output = Result<T, E>>,
+    {
+        let key = key.into().into_owned();
+        let cached = self.get(&key).await;
+        if let Some(value) = cached.unwrap_or_else(|error| self.blocking.without_cache(&key, &error)) {
+            return Ok(value);
+        }
+        let tags = self.try_run(|cache| cache.alias.tag_versions(&cache.scope.tags)).await;
+        let started = Instant::now();
+        let value = load().await?;
+        let cost = started.elapsed();
+        let timeout = timeout.into();
+        let content = codec::encode(&key, &value);
+        let asked = key.clone();
+        let kept = match (tags, content) {
+            (Ok(tags), Ok(content)) => {
+                self.try_run(move |cache| cache.keep(&asked, &content, timeout, tags, cost)).await
+            }
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        if let Err(error) = kept {
+            self.blocking.without_cache::<T>(&key, &error);
+        }
+        Ok(value)
+    }
+
+    /// As [`BlockingCache::touch`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn touch<'k>(&self, key: impl Into<Key<'k>>, timeout: impl Into<Timeout>) -> Result<bool> {
+        let key = key.into().into_owned();
+        let timeout = timeout.into();
+        self.run(move |cache| cache.touch(key, timeout)).await
+    }
+
+    /// As [`BlockingCache::delete`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        let key = key.into().into_owned();
+        self.run(move |cache| cache.delete(key)).await
+    }
+
+    /// As [`BlockingCache::delete_many`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn delete_many<K: AsRef<str>>(&self, keys: impl IntoIterator<Item = K>) -> Result<usize> {
+        let names = owned(keys);
+        self.run(move |cache| cache.delete_many(names)).await
+    }
+
+    /// As [`BlockingCache::invalidate_tags`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn invalidate_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result<()> {
+        let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
+        self.run(move |cache| cache.invalidate_tags(tags)).await
+    }
+
+    /// As [`BlockingCache::has_key`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn has_key<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        Ok(self.look_up(&key.into()).await?.result.is_ok())
+    }
+
+    /// As [`BlockingCache::incr`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn incr<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into().into_owned();
+        self.try_run(move |cache| cache.incr(key, delta)).await
+    }
+
+    /// As [`BlockingCache::decr`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn decr<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into().into_owned();
+        self.try_run(move |cache| cache.decr(key, delta)).await
+    }
+
+    /// As [`BlockingCache::incr_version`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn incr_version<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into().into_owned();
+        self.run(move |cache| cache.incr_version(key, delta)).await
+    }
+
+    /// As [`BlockingCache::decr_version`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn decr_version<'k>(&self, key: impl Into<Key<'k>>, delta: i64) -> Result<i64> {
+        let key = key.into().into_owned();
+        self.run(move |cache| cache.decr_version(key, delta)).await
+    }
+
+    /// As [`BlockingCache::clear`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn clear(&self) -> Result<()> {
+        self.run(BlockingCache::clear).await
+    }
+
+    /// As [`BlockingCache::stats`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn stats(&self) -> Result<Stats> {
+        self.try_run(BlockingCache::stats).await
+    }
+
+    /// Looks up where the caller stands if the store never blocks: the way of most hits.
+    pub(crate) async fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
+        if !self.capabilities().blocking {
+            return self.blocking.look_up(key);
+        }
+        let asked = key.clone().into_owned();
+        match self.try_run(move |cache| cache.look_up(&asked)).await {
+            Err(error) if error.is_outage() => Ok(Lookup { result: Err(MissReason::Unavailable), took: None }),
+            lookup => lookup,
+        }
+    }
+
+    /// Runs what must happen, however long the queue is: whatever leaves the old value of a key behind if it does not.
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        if !self.capabilities().blocking {
+            return operation(&self.blocking);
+        }
+        let cache = self.blocking.clone();
+        let done = tokio::task::spawn_blocking(move || operation(&cache)).await;
+        done.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
+    }
+
+    /// Runs what may be left out when too much waits already.
+    pub(crate) async fn try_run<R: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
+        if !self.capabilities().blocking {
+            return operation(&self.blocking);
+        }
+        let permit = Arc::clone(&self.queue).try_acquire_owned();
+        let permit = permit.map_err(|_| Error::Overloaded { alias: self.alias().to_owned() })?;
+        let guarded = move |cache: &BlockingCache| {
+            let result = operation(cache);
+            drop(permit);
+            result
+        };
+        self.run(guarded).await
+    }
+}
+
+pub(crate) fn into_bytes(content: &Content) -> Option<Bytes> {
+    match content {
+        Content::Payload(Codec::Bytes | Codec::Text, bytes) => Some(bytes.clone()),
+        _ => None,
+    }
+}
+
+fn owned<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Vec<String> {
+    keys.into_iter().map(|key| key.as_ref().to_owned()).collect()
+}
+
+fn encode_many<T: Serialize, K: AsRef<str>>(
+    values: impl IntoIterator<Item = (K, T)>,
+) -> Result<Vec<(Key<'static>, Content)>> {
+    let encoded = values.into_iter().map(|(key, value)| {
+        let key = Key::from(key.as_ref().to_owned());
+        let content = codec::encode(&key, &value)?;
+        Ok((key, content))
+    });
+    encoded.collect()
+}
+
+fn negated(key: &Key<'_>, delta: i64) -> Result<i64> {
+    let too_large = || Error::NotACounter { key: key.label().to_owned(), reason: "the sum does not fit into 64 bits" };
+    delta.checked_neg().ok_or_else(too_large)
+}

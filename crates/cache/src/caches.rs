@@ -1,0 +1,259 @@
+//! The table of caches: one [`Cache`] per alias, built from the settings.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use crate::{
+    alias::Alias,
+    backend::{
+        Backend,
+        dummy::Dummy,
+        guarded::Guarded,
+        locmem::{Locmem, LocmemOptions},
+    },
+    cache::Cache,
+    clock::Clock,
+    error::{Error, Result},
+    events::Journal,
+    key::KeySpace,
+    settings::{AliasSettings, DEFAULT_ALIAS, Problem, Section, SettingsError},
+};
+
+/// What a backend is made from.
+#[derive(Debug)]
+pub struct BackendContext<'a> {
+    /// What problems call the alias: `caches.default`.
+    pub name: &'a str,
+    /// The settings of the alias.
+    pub settings: &'a AliasSettings,
+    /// The clock that expiry is measured by.
+    pub clock: Clock,
+    database_url: Option<&'a str>,
+}
+
+impl BackendContext<'_> {
+    /// Starts to read the options of the alias; finish it, so that unknown ones are reported.
+    pub fn options(&self) -> Section<'_> {
+        Section::new(format!("{}.options", self.name), &self.settings.options)
+    }
+
+    /// Returns the one location there is, or the problem with it.
+    ///
+    /// # Errors
+    /// None or several.
+    pub fn one_location(&self, what: &str) -> Result<&str, SettingsError> {
+        match self.settings.location.as_slice() {
+            [one] => Ok(one),
+            _ => Err(self.problem("location", format!("must be {what}"))),
+        }
+    }
+
+    /// Returns a problem with a setting of the alias.
+    pub fn problem(&self, setting: &str, message: impl Into<String>) -> SettingsError {
+        vec![Problem::new(format!("{}.{setting}", self.name), message)].into()
+    }
+}
+
+type Factory = Box<dyn Fn(&BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError>>;
+
+/// All caches of an application, by alias. Cheap to clone.
+///
+/// # Examples
+/// ```
+/// use larder_cache::{Caches, settings::AliasSettings};
+///
+/// let caches = Caches::builder()
+///     .alias("default", AliasSettings::from_address("default", "locmem://?timeout=60")?)
+///     .alias("tests", AliasSettings::from_address("tests", "dummy://")?)
+///     .build()?;
+/// assert_eq!(caches.get("tests")?.alias(), "tests");
+/// assert!(caches.get("nowhere").is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Caches(Arc<BTreeMap<String, (AliasSettings, Cache)>>);
+
+impl Caches {
+    /// Starts to build the table.
+    pub fn builder() -> CachesBuilder {
+        CachesBuilder::default()
+    }
+
+    /// Returns a table with a store of its own in this process's memory under `default`, for tests and first steps.
+    pub fn local() -> Self {
+        let settings = AliasSettings::default();
+        let options = LocmemOptions::default();
+        let clock = Clock::system();
+        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(Locmem::new(options, clock.clone())), clock);
+        Caches(Arc::new(BTreeMap::from([(DEFAULT_ALIAS.to_owned(), (settings, cache))])))
+    }
+
+    /// Returns the cache of an alias.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAlias`].
+    pub fn get(&self, alias: &str) -> Result<Cache> {
+        let unknown = || Error::UnknownAlias { alias: alias.to_owned(), known: self.0.keys().cloned().collect() };
+        self.0.get(alias).map(|(_, cache)| cache.clone()).ok_or_else(unknown)
+    }
+
+    /// Returns the cache of the alias `default`, which is always there.
+    pub fn default_cache(&self) -> Cache {
+        self.0[DEFAULT_ALIAS].1.clone()
+    }
+
+    /// Returns all aliases with their settings and caches, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &AliasSettings, &Cache)> {
+        self.0.iter().map(|(alias, (settings, cache))| (alias.as_str(), settings, cache))
+    }
+}
+
+/// Builds [`Caches`].
+#[derive(Default)]
+pub struct CachesBuilder {
+    aliases: BTreeMap<String, AliasSettings>,
+    factories: BTreeMap<String, Factory>,
+    clock: Clock,
+    database_url: Option<String>,
+}
+
+impl CachesBuilder {
+    /// Adds an alias, or replaces it.
+    #[must_use]
+    pub fn alias(mut self, alias: impl Into<String>, settings: AliasSettings) -> Self {
+        self.aliases.insert(alias.into(), settings);
+        self
+    }
+
+    /// Adds all aliases of a table that [`read_aliases`](crate::settings::read_aliases) read.
+    #[must_use]
+    pub fn aliases(mut self, aliases: BTreeMap<String, AliasSettings>) -> Self {
+        self.aliases.extend(aliases);
+        self
+    }
+
+    /// Registers a backend of your own under a name that settings can use.
+    #[must_use]
+    pub fn backend(
+        mut self,
+        name: impl Into<String>,
+        make: impl Fn(&BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> + 'static,
+    ) -> Self {
+        self.factories.insert(name.into(), Box::new(make));
+        self
+    }
+
+    /// Says where the tables of `database` aliases are that have no option `url`.
+    #[must_use]
+    pub fn database_url(mut self, url: impl Into<String>) -> Self {
+        self.database_url = Some(url.into());
+        self
+    }
+
+    /// Measures time by this clock. Stores outside this process keep their own.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Builds the table. Does not need the stores to answer: a site starts while its memcached is down.
+    ///
+    /// # Errors
+    /// Every problem of every alias.
+    pub fn build(self) -> Result<Caches, SettingsError> {
+        let mut problems = Vec::new();
+        let mut table = BTreeMap::new();
+        for (alias, settings) in &self.aliases {
+            let name = format!("caches.{alias}");
+            let database_url = self.database_url.as_deref();
+            let context = BackendContext { name: &name, settings, clock: self.clock.clone(), database_url };
+            match self.store(&context) {
+                Ok(store) => {
+                    let cache = cache(alias, settings, store, self.clock.clone());
+                    table.insert(alias.clone(), (settings.clone(), cache));
+                }
+                Err(error) => problems.extend(error.problems),
+            }
+        }
+        if !self.aliases.contains_key(DEFAULT_ALIAS) {
+            problems.push(Problem::new("caches.default", "is missing; one alias must have this name"));
+        }
+        if problems.is_empty() { Ok(Caches(Arc::new(table))) } else { Err(problems.into()) }
+    }
+
+    fn store(&self, context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+        if let Some(make) = self.factories.get(&context.settings.backend) {
+            let store = make(context)?;
+            return Ok(if store.capabilities().blocking { guarded(context, store) } else { store });
+        }
+        match context.settings.backend.as_str() {
+            "locmem" => locmem(context),
+            "dummy" => {
+                context.options().finish()?;
+                Ok(Box::new(Dummy))
+            }
+            other => Err(context.problem("backend", self.unknown_backend(other))),
+        }
+    }
+
+    fn unknown_backend(&self, name: &str) -> String {
+        let built_in = [
+            Some("locmem"),
+            Some("file"),
+            Some("dummy"),
+            cfg!(feature = "memcached").then_some("memcached"),
+            cfg!(feature = "database").then_some("database"),
+        ];
+        let known: Vec<&str> =
+            built_in.into_iter().flatten().chain(self.factories.keys().map(String::as_str)).collect();
+        match name {
+            "memcached" | "database" => {
+                format!("{name:?} is not compiled in; add the feature {name:?} of larder-cache")
+            }
+            _ => match crate::settings::nearest(name, known.iter().copied()) {
+                Some(near) => format!("there is no backend {name:?}; did you mean {near:?}?"),
+                None => format!("there is no backend {name:?}; there is {}", known.join(", ")),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for CachesBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CachesBuilder")
+            .field("aliases", &self.aliases)
+            .field("backends", &self.factories.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock) -> Cache {
+    Cache::new(Alias {
+        name: alias.to_owned(),
+        capabilities: store.capabilities(),
+        store,
+        keys: KeySpace::new(&settings.key_prefix, settings.invalid_keys),
+        version: settings.version,
+        timeout: settings.timeout,
+        clock,
+        journal: Journal::new(alias),
+        remembered: Default::default(),
+    })
+}
+
+/// Puts a breaker and a journal of failed invalidations in front of a store that may fail.
+fn guarded(context: &BackendContext<'_>, store: Box<dyn Backend>) -> Box<dyn Backend> {
+    Box::new(Guarded::new(context.settings.address(), store, context.clock.clone()))
+}
+
+fn locmem(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    let name = context.one_location("one name")?;
+    let default = LocmemOptions::default();
+    let mut options = context.options();
+    let max_entries = options.size("max_entries").unwrap_or(default.max_entries);
+    let max_bytes = options.size("max_bytes").unwrap_or(default.max_bytes);
+    let cull_frequency = options.size("cull_frequency").unwrap_or(default.cull_frequency);
+    options.finish()?;
+    let options = LocmemOptions { max_entries, max_bytes, cull_frequency };
+    Ok(Box::new(Locmem::named(name, options, context.clock.clone())))
+}

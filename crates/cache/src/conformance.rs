@@ -1,0 +1,114 @@
+//! The suite that every store passes, for the stores of this crate and for your own.
+//!
+//! Implement [`Harness`] for your store and expand [`conformance!`](crate::conformance!) in a test file: it makes a
+//! named test of every case. The cases work through [`BlockingCache`](crate::BlockingCache), so they prove what users
+//! see: verbs, timeouts, versions, prefixes, tags.
+
+pub mod cases;
+pub mod server;
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{BlockingCache, Caches, backend::Backend, clock::Clock, settings::AliasSettings};
+
+/// Opens the store under test. Each test makes a harness of its own, which starts with an empty store.
+pub trait Harness: Send + Sync + 'static {
+    /// Opens the store once more, as another process would: all handles of one harness are one store.
+    fn open(&self) -> Box<dyn Backend>;
+
+    /// Returns the clock that the store measures expiry by.
+    fn clock(&self) -> Clock;
+
+    /// Lets so much time pass that an entry with this timeout has expired, and no more than a second above that.
+    fn wait(&self, timeout: Duration);
+
+    /// Returns a cache over the store with these settings; the backend in them is ignored.
+    fn cache_with(self: &Arc<Self>, settings: AliasSettings) -> BlockingCache
+    where
+        Self: Sized,
+    {
+        let harness = Arc::clone(self);
+        let settings = AliasSettings { backend: "under test".into(), ..settings };
+        let built = Caches::builder()
+            .backend("under test", move |_| Ok(harness.open()))
+            .clock(self.clock())
+            .alias("default", settings)
+            .build();
+        match built {
+            Ok(caches) => caches.default_cache().blocking(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Returns a cache over the store with default settings.
+    fn cache(self: &Arc<Self>) -> BlockingCache
+    where
+        Self: Sized,
+    {
+        self.cache_with(AliasSettings::default())
+    }
+}
+
+/// Makes a test of every case of the suite; the argument is an expression that makes a [`Harness`].
+///
+/// ```ignore
+/// mod my_store {
+///     larder_cache::conformance!(MyHarness::new());
+/// }
+/// ```
+#[macro_export]
+macro_rules! conformance {
+    ($harness:expr) => {
+        $crate::conformance!(
+            $harness;
+            values_of_all_types_read_back,
+            a_cached_none_is_a_hit,
+            bytes_read_back_as_they_are,
+            a_missing_key_is_none,
+            set_replaces_value_and_timeout,
+            an_entry_expires_after_its_timeout,
+            an_entry_that_never_expires_stays,
+            a_timeout_of_zero_or_less_stores_nothing_and_removes_the_old_value,
+            a_timeout_over_thirty_days_works,
+            the_default_timeout_comes_from_the_settings,
+            add_stores_only_what_is_missing,
+            add_replaces_an_expired_entry,
+            add_with_a_timeout_of_zero_stores_nothing,
+            touch_gives_a_new_timeout,
+            touch_of_a_missing_key_does_nothing,
+            touch_does_not_bring_an_expired_value_back,
+            touch_with_a_timeout_of_zero_expires_the_entry,
+            delete_tells_whether_something_was_there,
+            batches_do_what_single_verbs_do,
+            counters_count_up_and_down_and_below_zero,
+            counters_keep_their_timeout,
+            counters_stop_at_their_bounds,
+            only_integers_count,
+            a_missing_key_does_not_count,
+            counting_from_many_threads_loses_nothing,
+            one_of_many_adds_wins,
+            versions_are_apart,
+            incr_version_moves_the_value_with_the_time_it_has_left,
+            prefixes_are_apart,
+            long_and_odd_keys_work_and_stay_apart,
+            has_key_tells_without_reading,
+            clear_removes_everything,
+            a_value_over_the_limit_is_refused_and_the_old_one_is_gone,
+            another_handle_sees_the_same_entries,
+            an_invalidated_tag_makes_its_entries_stale,
+            a_tag_invalidated_while_loading_wins,
+            add_replaces_an_entry_that_a_tag_made_stale,
+            tags_end_with_a_clear,
+            get_or_set_loads_once,
+            get_or_set_keeps_no_error,
+        );
+    };
+    ($harness:expr; $($case:ident),+ $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::conformance::cases::$case(&::std::sync::Arc::new($harness));
+            }
+        )+
+    };
+}

@@ -1,0 +1,87 @@
+//! Tags: names that many entries carry, so that one call makes all of them stale.
+//!
+//! A tag is a random 64-bit version under a key of its own. Entries remember the versions that their tags had before
+//! their value was computed, and are valid while these are equal. Never a counter, never a time: a lost version
+//! (evicted, flushed, restarted) is replaced by a new random one, so the loss invalidates and cannot resurrect.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{
+    backend::{Backend, Value},
+    envelope::TagVersion,
+    error::{Error, Result},
+    timeout::Expiry,
+};
+
+/// How many entries are remembered by tag for the log; beyond it their names are left out.
+const MAX_REMEMBERED: usize = 10_000;
+
+/// Reads the versions of tags, and gives those a version that have none.
+///
+/// Call it before reading the data that the value is computed from: an invalidation in between then wins.
+pub(crate) fn versions(store: &dyn Backend, names: &[String], keys: &[String]) -> Result<Vec<TagVersion>> {
+    let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let known = store.get_many(&key_refs)?;
+    let with_versions = names.iter().zip(keys).zip(known);
+    with_versions
+        .map(|((name, key), entry)| {
+            let version = match entry.map(|entry| entry.value) {
+                Some(Value::Integer(number)) => number,
+                _ => first_version(store, key)?,
+            };
+            Ok(TagVersion { name: name.clone(), version: version.cast_unsigned() })
+        })
+        .collect()
+}
+
+/// Gives a tag its first version; if somebody else does so at the same time, theirs counts.
+fn first_version(store: &dyn Backend, key: &str) -> Result<i64> {
+    let version =
+        getrandom::u64().map_err(|error| Error::unavailable("the system's random source", error.to_string()))?;
+    let version = version.cast_signed();
+    if store.add(key, &Value::Integer(version), Expiry::Never)? {
+        return Ok(version);
+    }
+    match store.get(key)?.map(|entry| entry.value) {
+        Some(Value::Integer(theirs)) => Ok(theirs),
+        // The tag was invalidated in this very moment, or holds something that is no version: ours matches nothing.
+        _ => Ok(version),
+    }
+}
+
+/// Returns the name of a tag that no longer has the version an entry remembers.
+pub(crate) fn first_changed(store: &dyn Backend, tags: &[TagVersion], keys: &[String]) -> Result<Option<String>> {
+    let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let current = store.get_many(&key_refs)?;
+    let is_current = |tag: &TagVersion, value: Option<Value>| value == Some(Value::Integer(tag.version.cast_signed()));
+    let changed =
+        tags.iter().zip(current).find(|(tag, entry)| !is_current(tag, entry.as_ref().map(|e| e.value.clone())));
+    Ok(changed.map(|(tag, _)| tag.name.clone()))
+}
+
+/// Which entries this process stored under each tag, so that the log can name what an invalidation removed.
+///
+/// For people only: no decision depends on it.
+#[derive(Debug, Default)]
+pub(crate) struct Remembered {
+    by_tag: Mutex<HashMap<String, BTreeSet<String>>>,
+}
+
+impl Remembered {
+    pub(crate) fn note(&self, tags: &[TagVersion], entry: &str) {
+        let mut by_tag = self.by_tag.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_tag.values().map(BTreeSet::len).sum::<usize>() >= MAX_REMEMBERED {
+            by_tag.clear();
+        }
+        for tag in tags {
+            by_tag.entry(tag.name.clone()).or_default().insert(entry.to_owned());
+        }
+    }
+
+    pub(crate) fn take(&self, tag: &str) -> BTreeSet<String> {
+        self.by_tag.lock().unwrap_or_else(PoisonError::into_inner).remove(tag).unwrap_or_default()
+    }
+}

@@ -1,0 +1,3 @@
+//! Every case of the conformance suite on every store, by name.
+
+mod stores;
