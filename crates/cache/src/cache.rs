@@ -712,6 +712,12 @@ impl Cache {
         self.try_run(BlockingCache::stats).await
     }
 
+    /// Returns the time by the clock that expiry is measured by.
+    #[cfg(feature = "page")]
+    pub(crate) fn now(&self) -> crate::clock::Timestamp {
+        self.blocking.alias.clock.now()
+    }
+
     /// Looks up where the caller stands if the store never blocks: the way of most hits.
     pub(crate) async fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
         if !self.capabilities().blocking {

@@ -21,6 +21,8 @@ mod error;
 pub mod events;
 mod key;
 
+#[cfg(feature = "page")]
+pub mod page;
 pub mod settings;
 mod tags;
 

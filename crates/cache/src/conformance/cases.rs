@@ -280,7 +280,11 @@ pub fn counting_from_many_threads_loses_nothing<H: Harness>(harness: &Arc<H>) {
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let cache = harness.cache();
-            thread::spawn(move || (0..50).for_each(|_| drop(cache.incr("counter", 1).unwrap())))
+            thread::spawn(move || {
+                for _ in 0..50 {
+                    cache.incr("counter", 1).unwrap();
+                }
+            })
         })
         .collect();
     workers.into_iter().for_each(|worker| worker.join().unwrap());

@@ -1,3 +1,5 @@
 //! Every case of the conformance suite on every store, by name.
 
+#[cfg(feature = "page")]
+mod page;
 mod stores;

@@ -1,0 +1,48 @@
+//! The page cache: whole responses, per view or for the whole site.
+//!
+//! [`cache_page`] on a view or a route **marks** what it answers; one [`PageCache`] around the app looks up and
+//! stores. Register it last, so that it is outermost: it then sees the cookies and `Vary` fields that inner
+//! middleware adds, and a hit runs none of that middleware. Without it [`cache_page`] does both itself, and says so
+//! once in the log.
+//!
+//! # What is never stored
+//! Answers to anything but GET and HEAD, statuses other than 200, responses that set a cookie, that say `private`,
+//! `no-store` or `no-cache`, that vary by `*`, that are streamed or over the limit in size. Requests with an
+//! `Authorization` header or a cookie neither read nor fill the cache, unless the view says that it is the same for
+//! everyone ([`CachePage::public`]) or the cookie is none of the session's ([`PageCache::session_cookies`]).
+//!
+//! # Order
+//! Compression, sessions, identity and locale middleware stand inside; request logging stands outside, and finds a
+//! [`PageOutcome`] in the request's extensions.
+//!
+//! # Examples
+//! ```
+//! use actix_web::{App, HttpResponse, test, web};
+//! use larder_cache::{Caches, page::{PageCache, cache_page}};
+//!
+//! # actix_web::rt::System::new().block_on(async {
+//! let home = || async { HttpResponse::Ok().body("made just now") };
+//! let app = test::init_service(
+//!     App::new()
+//!         .route("/", web::get().to(home).wrap(cache_page(300)))
+//!         .wrap(PageCache::new(Caches::local())),
+//! )
+//! .await;
+//! let first = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+//! assert_eq!(first.headers().get("cache-status").unwrap(), "larder; fwd=uri-miss; stored; ttl=300");
+//! let second = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+//! assert_eq!(second.headers().get("cache-status").unwrap(), "larder; hit; ttl=300");
+//! assert_eq!(second.headers().get("age").unwrap(), "0");
+//! # });
+//! ```
+
+mod cache_page;
+mod key;
+mod page_cache;
+mod pages;
+pub mod policy;
+mod stored;
+
+pub use cache_page::{CachePage, CachePageService, cache_page};
+pub use page_cache::{PageCache, PageCacheService};
+pub use policy::{Bypass, NotStored, PageOutcome};

@@ -1,0 +1,214 @@
+//! The mark on a view or a route: how long its answers may be kept, where, and under which conditions.
+
+use std::{
+    future::{Future, Ready, ready},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Once},
+    time::Duration,
+};
+
+use actix_web::{
+    Error, HttpMessage, HttpRequest,
+    body::{EitherBody, MessageBody},
+    dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
+    web,
+};
+
+use super::pages::{self, Around, Found, Pages, Rule, Site, State};
+use crate::Caches;
+
+/// Caches what a view answers, for this many seconds, by URL.
+///
+/// Wrap a route, a resource, a scope, or a view that has the attribute `#[get("/", wrap = "cache_page(300)")]`.
+/// Zero seconds never stores. See the [module](super) for what is never stored and for the order of middleware.
+///
+/// # Examples
+/// ```
+/// use actix_web::{HttpResponse, web};
+/// use larder_cache::page::cache_page;
+///
+/// let detail = || async { HttpResponse::Ok().body("an object") };
+/// let route = web::get().to(detail).wrap(cache_page(300).key_prefix("objects"));
+/// ```
+pub fn cache_page(seconds: u64) -> CachePage {
+    CachePage { rule: Rule::new(Duration::from_secs(seconds)) }
+}
+
+/// The mark that [`cache_page`] makes.
+#[derive(Debug)]
+pub struct CachePage {
+    rule: Rule,
+}
+
+impl CachePage {
+    /// Keeps the pages under this alias instead of `default`.
+    #[must_use]
+    pub fn alias(mut self, alias: impl Into<String>) -> Self {
+        self.rule.alias = alias.into();
+        self
+    }
+
+    /// Keeps the pages apart from those of the same URL under another prefix.
+    #[must_use]
+    pub fn key_prefix(mut self, key_prefix: impl Into<String>) -> Self {
+        self.rule.key_prefix = key_prefix.into();
+        self
+    }
+
+    /// Says that the page is the same for everyone, so that requests with a session or `Authorization` share it too.
+    /// It must then not show whose request it answers. Responses that set a cookie are still not stored.
+    #[must_use]
+    pub fn public(mut self) -> Self {
+        self.rule.public = true;
+        self
+    }
+
+    /// Grants browsers and proxies this many seconds during which they need not ask; without it, as long as the page
+    /// is kept here. They do not hear of invalidations: with zero they always ask, and see an edit at once.
+    #[must_use]
+    pub fn clients(mut self, seconds: u64) -> Self {
+        self.rule.clients = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Stores the page with these tags, so that [`invalidate_tags`](crate::Cache::invalidate_tags) makes it stale.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::page::cache_page;
+    ///
+    /// let mark = cache_page(300).tags(|request| vec![format!("object:{}", &request.match_info()["id"])]);
+    /// ```
+    #[must_use]
+    pub fn tags(mut self, tags: impl Fn(&HttpRequest) -> Vec<String> + 'static) -> Self {
+        self.rule.tags = Some(Rc::new(tags));
+        self
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for CachePage
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type Transform = CachePageService<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, Self::InitError>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        let Rule { timeout, alias, key_prefix, public, clients, tags } = &self.rule;
+        let rule = Rule {
+            timeout: *timeout,
+            alias: alias.clone(),
+            key_prefix: key_prefix.clone(),
+            public: *public,
+            clients: *clients,
+            tags: tags.clone(),
+        };
+        ready(Ok(CachePageService { service: Rc::new(service), rule: Rc::new(rule) }))
+    }
+}
+
+/// The service of [`CachePage`].
+#[derive(Debug)]
+pub struct CachePageService<S> {
+    service: Rc<S>,
+    rule: Rc<Rule>,
+}
+
+impl<S, B> Service<ServiceRequest> for CachePageService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<EitherBody<B>>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
+
+    forward_ready!(service);
+
+    fn call(&self, request: ServiceRequest) -> Self::Future {
+        let service = Rc::clone(&self.service);
+        let rule = Rc::clone(&self.rule);
+        Box::pin(async move {
+            let around = request.extensions().get::<Around>().cloned();
+            match around {
+                Some(around) => inside(&service, rule, &around, request).await,
+                None => alone(&service, &rule, request).await,
+            }
+        })
+    }
+}
+
+/// Tells the [`PageCache`](super::PageCache) around what to do with the answer, and looks it up if it could not.
+async fn inside<S, B>(
+    service: &S,
+    rule: Rc<Rule>,
+    around: &Around,
+    request: ServiceRequest,
+) -> Result<ServiceResponse<EitherBody<B>>, Error>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+{
+    let pages = around.pages();
+    let state = match around.take() {
+        State::Making(pending) if pending.is_for(&rule) => State::Making(pending),
+        _ => {
+            pages.learn(&request, &rule);
+            match pages.look_up(&request, &rule).await {
+                Found::Page(page) => {
+                    around.set(State::Answered);
+                    return Ok(request.into_response(page).map_into_right_body());
+                }
+                Found::Missing(pending) => State::Making(pending),
+                Found::Bypass(reason) => State::PassedBy(reason),
+            }
+        }
+    };
+    around.set(match state {
+        State::Making(mut pending) => {
+            pending.read_tags(request.request()).await;
+            State::Making(pending)
+        }
+        other => other,
+    });
+    Ok(service.call(request).await?.map_into_left_body())
+}
+
+/// Looks up and stores where no [`PageCache`](super::PageCache) is around.
+async fn alone<S, B>(
+    service: &S,
+    rule: &Rc<Rule>,
+    request: ServiceRequest,
+) -> Result<ServiceResponse<EitherBody<B>>, Error>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    B: MessageBody + 'static,
+{
+    let Some(caches) = request.app_data::<web::Data<Caches>>().map(|caches| Caches::clone(caches)) else {
+        warn_once("cache_page found no cache: wrap the app in PageCache, or add web::Data<Caches> to it");
+        return Ok(service.call(request).await?.map_into_left_body());
+    };
+    warn_once(
+        "cache_page works without PageCache around the app: cookies and Vary fields that middleware outside of it \
+         adds are not seen, so wrap the app in PageCache",
+    );
+    let pages = Pages::new(caches, Arc::new(Site::default()), None);
+    match pages.look_up(&request, rule).await {
+        Found::Page(page) => Ok(request.into_response(page).map_into_right_body()),
+        Found::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
+        Found::Missing(mut pending) => {
+            pending.read_tags(request.request()).await;
+            let made = service.call(request).await?;
+            Ok(pages.finish(pending, made).await)
+        }
+    }
+}
+
+fn warn_once(message: &str) {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| log::warn!("{message}"));
+}

@@ -1,0 +1,354 @@
+//! What the two middlewares share: looking a page up, and storing it when it was made.
+
+use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse,
+    body::{BodySize, BoxBody, EitherBody, MessageBody},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{AGE, HeaderMap, HeaderName, HeaderValue},
+    },
+};
+use bytes::Bytes;
+
+use super::{
+    key::PageId,
+    policy::{
+        self, Bypass, NotStored, PageOutcome,
+        request::{self, RequestRules, SessionCookies},
+        response,
+    },
+    stored::{Stored, StoredPage},
+};
+use crate::{
+    Cache, Caches, Key, Timeout,
+    alias::Content,
+    cache::into_bytes,
+    envelope::{Codec, TagVersion},
+    error::Result,
+};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How many paths a worker remembers the rule of.
+const MAX_KNOWN_PATHS: usize = 10_000;
+
+/// How a view, or the whole site, is cached.
+pub(super) struct Rule {
+    pub(super) timeout: Duration,
+    pub(super) alias: String,
+    pub(super) key_prefix: String,
+    pub(super) public: bool,
+    pub(super) clients: Option<Duration>,
+    pub(super) tags: Option<TagsOf>,
+}
+
+pub(super) type TagsOf = Rc<dyn Fn(&HttpRequest) -> Vec<String>>;
+
+impl Rule {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Rule {
+            timeout,
+            alias: crate::settings::DEFAULT_ALIAS.to_owned(),
+            key_prefix: String::new(),
+            public: false,
+            clients: None,
+            tags: None,
+        }
+    }
+}
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rule").field("timeout", &self.timeout).field("alias", &self.alias).finish_non_exhaustive()
+    }
+}
+
+/// What holds for all pages of an app.
+#[derive(Debug, Clone)]
+pub(super) struct Site {
+    pub(super) allowed_hosts: Vec<String>,
+    pub(super) session_cookies: SessionCookies,
+    pub(super) max_body_bytes: usize,
+    pub(super) debug: bool,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Site {
+            allowed_hosts: Vec::new(),
+            session_cookies: SessionCookies::Any,
+            max_body_bytes: 1024 * 1024,
+            debug: false,
+        }
+    }
+}
+
+/// The caches and the rules of an app, and what one worker has learned of its paths.
+#[derive(Debug)]
+pub(super) struct Pages {
+    caches: Caches,
+    site: Arc<Site>,
+    /// The rule for the whole site, if there is one.
+    default_rule: Option<Rc<Rule>>,
+    /// Which rule the view of a path has: only views know, so the first request for a path asks its view.
+    known: RefCell<HashMap<String, Rc<Rule>>>,
+}
+
+/// What a look-up came to.
+#[derive(Debug)]
+pub(super) enum Found {
+    Page(HttpResponse),
+    Missing(Box<Pending>),
+    Bypass(Bypass),
+}
+
+/// A page that is being made, and what is needed to store it.
+#[derive(Debug)]
+pub(super) struct Pending {
+    rule: Rc<Rule>,
+    cache: Cache,
+    id: PageId,
+    /// The headers that other variants of the page vary by.
+    varies: Vec<HeaderName>,
+    tags: Result<Vec<TagVersion>>,
+}
+
+impl Pages {
+    pub(super) fn new(caches: Caches, site: Arc<Site>, default_rule: Option<Rc<Rule>>) -> Self {
+        Pages { caches, site, default_rule, known: RefCell::default() }
+    }
+
+    /// Returns the rule that applies to a request before its view was asked.
+    pub(super) fn rule_for(&self, request: &ServiceRequest) -> Option<Rc<Rule>> {
+        self.known.borrow().get(request.path()).or(self.default_rule.as_ref()).cloned()
+    }
+
+    /// Remembers the rule of the view that answers a path.
+    pub(super) fn learn(&self, request: &ServiceRequest, rule: &Rc<Rule>) {
+        let mut known = self.known.borrow_mut();
+        if known.len() >= MAX_KNOWN_PATHS {
+            known.clear();
+        }
+        known.insert(request.path().to_owned(), Rc::clone(rule));
+    }
+
+    pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> Found {
+        let rules = RequestRules {
+            allowed_hosts: &self.site.allowed_hosts,
+            session_cookies: &self.site.session_cookies,
+            public: rule.public,
+        };
+        if let Err(reason) = request::may_use_cache(request.method(), request.headers(), rules) {
+            return Found::Bypass(reason);
+        }
+        let cache = match self.caches.get(&rule.alias) {
+            Ok(cache) => cache,
+            Err(error) => {
+                log::error!("a page was not cached: {error}");
+                return Found::Bypass(Bypass::NoCache);
+            }
+        };
+        let id = PageId::of(request, &rule.key_prefix);
+        let (page, varies) = find(&cache, &id, request.headers()).await;
+        match page {
+            Some(page) => Found::Page(self.answer(request.request(), &page, cache.now())),
+            None => {
+                let pending = Pending { rule: Rc::clone(rule), cache, id, varies, tags: Ok(Vec::new()) };
+                Found::Missing(Box::new(pending))
+            }
+        }
+    }
+
+    fn answer(&self, request: &HttpRequest, page: &StoredPage, now: crate::clock::Timestamp) -> HttpResponse {
+        let age = now.saturating_since(page.stored_at);
+        let mut answer = HttpResponse::new(page.status).set_body(page.body.clone());
+        for (name, value) in &page.fields {
+            answer.headers_mut().append(name.clone(), value.clone());
+        }
+        answer.headers_mut().insert(AGE, response::number("", age.as_secs()));
+        self.announce(request, answer.headers_mut(), PageOutcome::Hit { ttl: Some(page.lifetime.saturating_sub(age)) });
+        answer.map_into_boxed_body()
+    }
+
+    /// Stores a page that was made, if it may be stored, and says what became of it.
+    pub(super) async fn finish<B: MessageBody + 'static>(
+        &self,
+        pending: Box<Pending>,
+        made: ServiceResponse<B>,
+    ) -> ServiceResponse<EitherBody<B>> {
+        let (request, mut made) = made.into_parts();
+        let decided = self.decide(&pending, &request, &made);
+        if decided.is_ok() {
+            let now = pending.cache.now().to_system_time();
+            response::tell_clients(made.headers_mut(), pending.rule.clients.unwrap_or(pending.rule.timeout), now);
+        }
+        let (mut head, body) = made.into_parts();
+        let (outcome, body) = match decided {
+            Err(reason) => (PageOutcome::NotStored(reason), EitherBody::left(body)),
+            Ok((lifetime, vary)) => match body.try_into_bytes() {
+                Err(body) => (PageOutcome::NotStored(NotStored::Streaming), EitherBody::left(body)),
+                Ok(body) => {
+                    let page =
+                        StoredPage::new(head.status(), head.headers(), body.clone(), pending.cache.now(), lifetime);
+                    let outcome = match pending.keep(&page, vary, request.headers()).await {
+                        Ok(()) => PageOutcome::Stored { ttl: lifetime },
+                        Err(reason) => PageOutcome::NotStored(reason),
+                    };
+                    (outcome, EitherBody::right(BoxBody::new(body)))
+                }
+            },
+        };
+        self.announce(&request, head.headers_mut(), outcome);
+        ServiceResponse::new(request, head.set_body(body))
+    }
+
+    fn decide<B: MessageBody>(
+        &self,
+        pending: &Pending,
+        request: &HttpRequest,
+        made: &HttpResponse<B>,
+    ) -> Result<(Duration, Vec<HeaderName>), NotStored> {
+        let lifetime = response::lifetime(made.status(), made.headers(), pending.rule.timeout)?;
+        let vary = response::vary(made.headers())?;
+        if request.method() == Method::HEAD {
+            return Err(NotStored::Head);
+        }
+        match made.body().size() {
+            BodySize::Stream => Err(NotStored::Streaming),
+            BodySize::Sized(bytes) if bytes > self.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
+            _ => Ok((lifetime, vary)),
+        }
+    }
+
+    /// Says in the response and in the extensions of the request what became of it.
+    pub(super) fn announce(&self, request: &HttpRequest, headers: &mut HeaderMap, outcome: PageOutcome) {
+        if let Ok(status) = HeaderValue::try_from(outcome.cache_status(self.site.debug)) {
+            headers.append(CACHE_STATUS, status);
+        }
+        request.extensions_mut().insert(outcome);
+    }
+}
+
+impl Pending {
+    /// Reads the versions of the page's tags. Must happen before the view reads its data.
+    pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
+        if let Some(tags_of) = &self.rule.tags {
+            let tags = tags_of(request);
+            self.tags = self.cache.try_run(move |cache| cache.tag_versions(&tags)).await;
+        }
+    }
+
+    /// Tells whether this is the page that a rule asks for.
+    pub(super) fn is_for(&self, rule: &Rc<Rule>) -> bool {
+        Rc::ptr_eq(&self.rule, rule)
+    }
+
+    async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, headers: &HeaderMap) -> Result<(), NotStored> {
+        if !self.cache.capabilities().stores {
+            return Err(NotStored::Store);
+        }
+        let Ok(tags) = self.tags else { return Err(NotStored::Store) };
+        // One answer may name fewer headers than another one did: all of them tell the variants apart.
+        let mut names = vary;
+        names.extend(self.varies);
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        let mut items = Vec::new();
+        if names.is_empty() {
+            items.push((self.id.key(), page.encode(), tags));
+        } else {
+            items.push((self.id.variant_key(&names, headers), page.encode(), tags));
+            items.push((self.id.key(), Stored::encode_varies(&names), Vec::new()));
+        }
+        let timeout = Timeout::After(page.lifetime);
+        let store = move |cache: &crate::BlockingCache| {
+            items.into_iter().try_for_each(|(key, bytes, tags)| {
+                cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, Duration::ZERO)
+            })
+        };
+        self.cache.try_run(store).await.map_err(|_| NotStored::Store)
+    }
+}
+
+/// Finds the page of a request, and the headers that it varies by.
+async fn find(cache: &Cache, id: &PageId, headers: &HeaderMap) -> (Option<StoredPage>, Vec<HeaderName>) {
+    let mut key = id.key();
+    let mut lookup = look_up(cache, &key).await;
+    let mut varies = Vec::new();
+    if let Some(Stored::Varies(names)) = read(&lookup) {
+        key = id.variant_key(&names, headers);
+        lookup = look_up(cache, &key).await;
+        varies = names;
+    }
+    let now = cache.now();
+    let usable = |content: &Content| match Stored::decode(into_bytes(content)?)? {
+        Stored::Page(page) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
+        _ => None,
+    };
+    (cache.blocking().finish_get(&key, lookup, usable), varies)
+}
+
+async fn look_up(cache: &Cache, key: &Key<'_>) -> crate::alias::Lookup {
+    let refused = |_| crate::alias::Lookup { result: Err(crate::events::MissReason::Unavailable), took: None };
+    cache.look_up(key).await.unwrap_or_else(refused)
+}
+
+fn read(lookup: &crate::alias::Lookup) -> Option<Stored> {
+    let bytes: Bytes = into_bytes(lookup.result.as_ref().ok()?)?;
+    Stored::decode(bytes)
+}
+
+/// What [`PageCache`](super::PageCache) puts into a request for the `cache_page` inside, and gets back from it.
+#[derive(Debug, Clone)]
+pub(super) struct Around(Rc<AroundInner>);
+
+#[derive(Debug)]
+struct AroundInner {
+    pages: Rc<Pages>,
+    state: RefCell<State>,
+}
+
+/// How far the look-up of the current request is.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Nobody has a rule for the path yet.
+    Open,
+    /// The page is missing and shall be stored when it was made.
+    Making(Box<Pending>),
+    /// The cache has nothing to do with the request.
+    PassedBy(Bypass),
+    /// `cache_page` answered from the cache, and said so.
+    Answered,
+}
+
+impl Around {
+    pub(super) fn new(pages: Rc<Pages>, state: State) -> Self {
+        Around(Rc::new(AroundInner { pages, state: RefCell::new(state) }))
+    }
+
+    pub(super) fn pages(&self) -> Rc<Pages> {
+        Rc::clone(&self.0.pages)
+    }
+
+    pub(super) fn take(&self) -> State {
+        self.0.state.replace(State::Open)
+    }
+
+    pub(super) fn set(&self, state: State) {
+        *self.0.state.borrow_mut() = state;
+    }
+}
+
+/// Lets a made response through that is not to be stored.
+pub(super) fn pass_by<B>(
+    pages: &Pages,
+    reason: Bypass,
+    mut made: ServiceResponse<B>,
+) -> ServiceResponse<EitherBody<B>> {
+    let request = made.request().clone();
+    pages.announce(&request, made.headers_mut(), policy::PageOutcome::Bypass(reason));
+    made.map_into_left_body()
+}

@@ -1,0 +1,192 @@
+//! Which requests may be answered from the cache, and may fill it.
+
+use std::fmt;
+
+use actix_web::http::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, TRANSFER_ENCODING},
+};
+
+/// Why a request was let through without a look at the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Bypass {
+    /// Its method is neither GET nor HEAD (RFC 9111, section 3).
+    Method,
+    /// It has a body, which no key covers.
+    Body,
+    /// It has an `Authorization` field (RFC 9111, section 3.5).
+    Authorization,
+    /// It has a cookie that may stand for a session.
+    Session,
+    /// Its host is missing or not one of the allowed.
+    Host,
+    /// The cache of the page's alias is not in the settings.
+    NoCache,
+}
+
+impl fmt::Display for Bypass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Bypass::Method => "method",
+            Bypass::Body => "body",
+            Bypass::Authorization => "authorization",
+            Bypass::Session => "session",
+            Bypass::Host => "host",
+            Bypass::NoCache => "no-such-cache",
+        })
+    }
+}
+
+/// Which cookies stand for a session.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SessionCookies {
+    /// Every cookie may. Safe without knowing the app.
+    #[default]
+    Any,
+    /// Those with these names; others do not keep a page from being cached.
+    Named(Vec<String>),
+}
+
+/// What the cache knows of the site and the view when a request arrives.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRules<'a> {
+    /// The hosts that pages are kept for; empty for any.
+    pub allowed_hosts: &'a [String],
+    /// Which cookies stand for a session.
+    pub session_cookies: &'a SessionCookies,
+    /// Whether the view said that its page is the same for everyone.
+    pub public: bool,
+}
+
+/// Tells whether the cache may deal with a request.
+///
+/// # Errors
+/// The reason why not.
+pub fn may_use_cache(method: &Method, headers: &HeaderMap, rules: RequestRules<'_>) -> Result<(), Bypass> {
+    if method != Method::GET && method != Method::HEAD {
+        return Err(Bypass::Method);
+    }
+    if has_body(headers) {
+        return Err(Bypass::Body);
+    }
+    if host(headers).is_none_or(|host| !is_allowed(host, rules.allowed_hosts)) {
+        return Err(Bypass::Host);
+    }
+    if rules.public {
+        return Ok(());
+    }
+    if headers.contains_key(AUTHORIZATION) {
+        return Err(Bypass::Authorization);
+    }
+    if has_session_cookie(headers, rules.session_cookies) {
+        return Err(Bypass::Session);
+    }
+    Ok(())
+}
+
+/// Returns the host of a request, without blanks around it; `None` if it is missing, empty or not a host.
+pub fn host(headers: &HeaderMap) -> Option<&str> {
+    let host = headers.get(HOST)?.to_str().ok()?.trim();
+    let may_stand_in_a_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    (!host.is_empty() && host.bytes().all(may_stand_in_a_host)).then_some(host)
+}
+
+/// Tells whether a host, with or without its port, is on a list; an empty list allows all.
+pub fn is_allowed(host: &str, allowed: &[String]) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    allowed.is_empty() || allowed.iter().any(|one| one.eq_ignore_ascii_case(name) || one.eq_ignore_ascii_case(host))
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).map(|length| length.as_bytes());
+    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
+}
+
+fn has_session_cookie(headers: &HeaderMap, cookies: &SessionCookies) -> bool {
+    let names = match cookies {
+        SessionCookies::Any => return headers.contains_key(COOKIE),
+        SessionCookies::Named(names) => names,
+    };
+    headers.get_all(COOKIE).any(|field| {
+        let pairs = field.as_bytes().split(|byte| *byte == b';');
+        let mut sent = pairs.map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii());
+        sent.any(|name| names.iter().any(|session| session.as_bytes() == name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn decide(
+        method: Method,
+        fields: &[(&'static str, &str)],
+        session: &SessionCookies,
+        public: bool,
+    ) -> Result<(), Bypass> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        let allowed_hosts = ["larder.test".to_owned(), "[::1]".to_owned()];
+        may_use_cache(
+            &method,
+            &headers,
+            RequestRules { allowed_hosts: &allowed_hosts, session_cookies: session, public },
+        )
+    }
+
+    fn get(fields: &[(&'static str, &str)]) -> Result<(), Bypass> {
+        decide(Method::GET, &[&[("host", "larder.test")], fields].concat(), &SessionCookies::Any, false)
+    }
+
+    #[test]
+    fn only_get_and_head_without_a_body_use_the_cache() {
+        let plain = [("host", "larder.test")];
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(decide(method, &plain, &SessionCookies::Any, false), Ok(()));
+        }
+        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+            assert_eq!(decide(method, &plain, &SessionCookies::Any, true), Err(Bypass::Method));
+        }
+        assert_eq!(get(&[("content-length", "0")]), Ok(()));
+        assert_eq!(get(&[("content-length", "3")]), Err(Bypass::Body));
+        assert_eq!(get(&[("transfer-encoding", "chunked")]), Err(Bypass::Body));
+    }
+
+    #[test]
+    fn personal_requests_pass_by_unless_the_view_is_public() {
+        assert_eq!(get(&[("authorization", "Bearer x")]), Err(Bypass::Authorization));
+        assert_eq!(get(&[("cookie", "theme=dark")]), Err(Bypass::Session));
+        let fields = [("host", "larder.test"), ("cookie", "id=1"), ("authorization", "Basic x")];
+        assert_eq!(decide(Method::GET, &fields, &SessionCookies::Any, true), Ok(()));
+    }
+
+    #[test]
+    fn named_session_cookies_leave_the_others_alone() {
+        let named = SessionCookies::Named(vec!["id".into()]);
+        let with = |cookie| decide(Method::GET, &[("host", "larder.test"), ("cookie", cookie)], &named, false);
+        assert_eq!(with("theme=dark; _ga=1"), Ok(()));
+        assert_eq!(with("theme=dark; id=1"), Err(Bypass::Session));
+        assert_eq!(with("theme=dark;id"), Err(Bypass::Session));
+        assert_eq!(with("xid=1; id2=2"), Ok(()));
+    }
+
+    #[test]
+    fn only_allowed_hosts_are_kept() {
+        let with = |host| decide(Method::GET, &[("host", host)], &SessionCookies::Any, true);
+        for host in ["larder.test", "LARDER.test:8000", " larder.test ", "[::1]", "[::1]:80"] {
+            assert_eq!(with(host), Ok(()), "{host}");
+        }
+        for host in ["", "evil.test", "larder.test.evil.test", "larder.test@evil", "a b", "larder.test/x", "[::2]"] {
+            assert_eq!(with(host), Err(Bypass::Host), "{host}");
+        }
+        assert_eq!(decide(Method::GET, &[], &SessionCookies::Any, true), Err(Bypass::Host));
+    }
+}

@@ -1,0 +1,149 @@
+//! The form in which a page is kept.
+//!
+//! ```text
+//! u8 kind: 0 page, 1 list of headers that the page varies by
+//! page: status u16, stored at (ms since 1970) u64, lifetime in ms u64, number of fields u16,
+//!       per field: name length u16, value length u32, name, value; then the body
+//! list: names, separated by commas
+//! ```
+
+use std::time::Duration;
+
+use actix_web::http::{
+    StatusCode,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::policy::response;
+use crate::clock::Timestamp;
+
+const PAGE: u8 = 0;
+const VARIES: u8 = 1;
+
+/// What stands under the key of a page.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Stored {
+    Page(StoredPage),
+    /// There are several pages, told apart by these headers of the request.
+    Varies(Vec<HeaderName>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StoredPage {
+    pub(super) status: StatusCode,
+    pub(super) stored_at: Timestamp,
+    pub(super) lifetime: Duration,
+    pub(super) fields: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Bytes,
+}
+
+impl StoredPage {
+    /// Takes what is kept of a response.
+    pub(super) fn new(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+        stored_at: Timestamp,
+        lifetime: Duration,
+    ) -> Self {
+        let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
+        let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+        StoredPage { status, stored_at, lifetime, fields, body }
+    }
+
+    pub(super) fn encode(&self) -> Bytes {
+        let fields: usize = self.fields.iter().map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
+        let mut out = BytesMut::with_capacity(21 + fields + self.body.len());
+        out.put_u8(PAGE);
+        out.put_u16_le(self.status.as_u16());
+        out.put_u64_le(self.stored_at.as_millis());
+        out.put_u64_le(u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX));
+        out.put_u16_le(u16::try_from(self.fields.len()).unwrap_or(u16::MAX));
+        for (name, value) in self.fields.iter().take(usize::from(u16::MAX)) {
+            out.put_u16_le(u16::try_from(name.as_str().len()).unwrap_or(u16::MAX));
+            out.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
+            out.put_slice(name.as_str().as_bytes());
+            out.put_slice(value.as_bytes());
+        }
+        out.put_slice(&self.body);
+        out.freeze()
+    }
+}
+
+impl Stored {
+    pub(super) fn encode_varies(names: &[HeaderName]) -> Bytes {
+        let names = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(",");
+        let mut out = BytesMut::with_capacity(1 + names.len());
+        out.put_u8(VARIES);
+        out.put_slice(names.as_bytes());
+        out.freeze()
+    }
+
+    /// Reads what was stored; `None` if it is not a page of this version.
+    pub(super) fn decode(mut stored: Bytes) -> Option<Self> {
+        match stored.try_get_u8().ok()? {
+            PAGE => decode_page(stored).map(Stored::Page),
+            VARIES => {
+                let names = std::str::from_utf8(&stored).ok()?;
+                names.split(',').map(|name| name.parse().ok()).collect::<Option<_>>().map(Stored::Varies)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
+    let status = StatusCode::from_u16(stored.try_get_u16_le().ok()?).ok()?;
+    let stored_at = Timestamp::from_millis(stored.try_get_u64_le().ok()?);
+    let lifetime = Duration::from_millis(stored.try_get_u64_le().ok()?);
+    let count = usize::from(stored.try_get_u16_le().ok()?);
+    let mut fields = Vec::with_capacity(count);
+    for _ in 0..count {
+        let name_length = usize::from(stored.try_get_u16_le().ok()?);
+        let value_length = usize::try_from(stored.try_get_u32_le().ok()?).ok()?;
+        if stored.len() < name_length.checked_add(value_length)? {
+            return None;
+        }
+        let name = HeaderName::from_bytes(&stored.split_to(name_length)).ok()?;
+        let value = HeaderValue::from_maybe_shared(stored.split_to(value_length)).ok()?;
+        fields.push((name, value));
+    }
+    Some(StoredPage { status, stored_at, lifetime, fields, body: stored })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_page_reads_back_with_every_field_but_those_of_the_connection() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("x-a", &b"1"[..]), ("x-a", b"2"), ("x-b", b"\xff"), ("connection", b"close"), ("age", b"5")]
+        {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
+        }
+        let body = Bytes::from_static(b"<h1>Larder</h1>");
+        let page = StoredPage::new(StatusCode::OK, &headers, body, Timestamp::from_millis(5), Duration::from_secs(300));
+        assert_eq!(page.fields.len(), 3);
+        assert_eq!(Stored::decode(page.encode()), Some(Stored::Page(page)));
+    }
+
+    #[test]
+    fn a_list_of_headers_reads_back() {
+        let names = ["accept", "cookie"].map(HeaderName::from_static);
+        assert_eq!(Stored::decode(Stored::encode_varies(&names)), Some(Stored::Varies(names.to_vec())));
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics(bytes: Vec<u8>, kind in 0u8..3) {
+            let mut stored = vec![kind];
+            stored.extend(bytes);
+            let _ = Stored::decode(stored.into());
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The page cache through a real actix app, in every arrangement of middleware.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse,
+    body::MessageBody,
+    dev::{Service, ServiceResponse},
+    http::header::{CACHE_CONTROL, EXPIRES, HeaderName, SET_COOKIE, VARY},
+    middleware::{DefaultHeaders, from_fn},
+    test::{TestRequest, call_service, init_service, read_body},
+    web,
+};
+use larder_cache::{
+    Caches,
+    clock::{Clock, ClockHand},
+    page::{CachePage, PageCache, cache_page},
+    settings::AliasSettings,
+};
+
+/// A view that counts how often it ran.
+#[derive(Clone, Default)]
+struct View(Rc<Cell<usize>>);
+
+impl View {
+    fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        self.0.set(self.0.get() + 1);
+        HttpResponse::Ok().body(format!("{} run {}", request.uri(), self.0.get()))
+    }
+
+    fn runs(&self) -> usize {
+        self.0.get()
+    }
+}
+
+fn caches() -> (Caches, ClockHand) {
+    let (clock, hand) = Clock::manual();
+    let store = |name: &str| {
+        let unique = format!("locmem://{name}-{:p}", &name as *const _);
+        AliasSettings::from_address(name, &unique).unwrap()
+    };
+    let built =
+        Caches::builder().alias("default", store("default")).alias("other", store("other")).clock(clock).build();
+    (built.unwrap(), hand)
+}
+
+async fn get<B: MessageBody>(
+    app: &impl Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    uri: &str,
+    fields: &[(&str, &str)],
+) -> ServiceResponse<B> {
+    let request = TestRequest::with_uri(uri).insert_header(("host", "larder.test"));
+    let request = fields.iter().fold(request, |request, field| request.append_header(*field));
+    call_service(app, request.to_request()).await
+}
+
+fn field<B>(response: &ServiceResponse<B>, name: &str) -> String {
+    let values = response.headers().get_all(name).map(|value| value.to_str().unwrap());
+    values.collect::<Vec<_>>().join(", ")
+}
+
+/// An app with one view under `/{tail}`, marked, and `PageCache` around it.
+macro_rules! app {
+    ($view:expr, $mark:expr, $around:expr) => {{
+        let view = $view.clone();
+        let route = web::get()
+            .to(move |request: HttpRequest| {
+                let view = view.clone();
+                async move { view.answer(&request) }
+            })
+            .wrap($mark);
+        init_service(App::new().route("/{tail:.*}", route).wrap($around)).await
+    }};
+}
+
+async fn is_stored_with(mark: CachePage, inner: DefaultHeaders) -> bool {
+    let view = View::default();
+    let counted = view.clone();
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let view = counted.clone();
+            async move { view.answer(&request) }
+        })
+        .wrap(mark);
+    let app = App::new().route("/", route).wrap(inner).wrap(PageCache::new(caches().0));
+    let app = init_service(app).await;
+    get(&app, "/", &[]).await;
+    get(&app, "/", &[]).await;
+    view.runs() == 1
+}
+
+#[actix_web::test]
+async fn a_marked_view_runs_once_for_each_url() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0));
+    let first = get(&app, "/objects/1/", &[]).await;
+    assert_eq!(field(&first, "cache-status"), "larder; fwd=uri-miss; stored; ttl=300");
+    let body = read_body(first).await;
+    for _ in 0..3 {
+        assert_eq!(read_body(get(&app, "/objects/1/", &[]).await).await, body);
+    }
+    assert_eq!(view.runs(), 1);
+    assert_ne!(read_body(get(&app, "/objects/2/", &[]).await).await, body);
+    assert_ne!(read_body(get(&app, "/objects/1/?page=2", &[]).await).await, body);
+    assert_eq!(view.runs(), 3);
+}
+
+#[actix_web::test]
+async fn a_hit_tells_its_age_and_ends_with_its_lifetime() {
+    let view = View::default();
+    let (caches, hand) = caches();
+    let app = app!(view, cache_page(300), PageCache::new(caches));
+    let first = get(&app, "/", &[]).await;
+    assert_eq!(field(&first, CACHE_CONTROL.as_str()), "max-age=300");
+    assert_eq!(field(&first, "age"), "");
+    hand.advance(Duration::from_secs(100));
+    let second = get(&app, "/", &[]).await;
+    assert_eq!(field(&second, "age"), "100");
+    assert_eq!(field(&second, "cache-status"), "larder; hit; ttl=200");
+    assert_eq!(field(&second, EXPIRES.as_str()), field(&first, EXPIRES.as_str()));
+    hand.advance(Duration::from_secs(200));
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 2);
+}
+
+#[actix_web::test]
+async fn what_inner_middleware_adds_is_seen() {
+    let set_cookie = || DefaultHeaders::new().add((SET_COOKIE, "id=alice"));
+    assert!(!is_stored_with(cache_page(300), set_cookie()).await);
+    assert!(!is_stored_with(cache_page(300).public(), set_cookie()).await);
+    for field in [(CACHE_CONTROL, "private"), (CACHE_CONTROL, "no-store"), (VARY, "Accept, *")] {
+        assert!(!is_stored_with(cache_page(300), DefaultHeaders::new().add(field.clone())).await, "{field:?}");
+    }
+    let harmless = DefaultHeaders::new().add((HeaderName::from_static("x-plain"), "1"));
+    assert!(is_stored_with(cache_page(300), harmless).await);
+}
+
+#[actix_web::test]
+async fn a_vary_field_that_inner_middleware_adds_keeps_variants_apart() {
+    let view = View::default();
+    let counted = view.clone();
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let view = counted.clone();
+            async move { view.answer(&request) }
+        })
+        .wrap(cache_page(300));
+    let vary = DefaultHeaders::new().add((VARY, "X-Tenant"));
+    let app = init_service(App::new().route("/", route).wrap(vary).wrap(PageCache::new(caches().0))).await;
+    let alice = read_body(get(&app, "/", &[("x-tenant", "alice")]).await).await;
+    let bob = read_body(get(&app, "/", &[("x-tenant", "bob")]).await).await;
+    let nobody = read_body(get(&app, "/", &[]).await).await;
+    let empty = read_body(get(&app, "/", &[("x-tenant", "")]).await).await;
+    assert_eq!(view.runs(), 4);
+    assert!(alice != bob && nobody != empty);
+    assert_eq!(read_body(get(&app, "/", &[("x-tenant", "alice")]).await).await, alice);
+    assert_eq!(read_body(get(&app, "/", &[("x-tenant", "bob")]).await).await, bob);
+    assert_eq!(view.runs(), 4);
+}
+
+#[actix_web::test]
+async fn personal_requests_neither_read_nor_fill_the_cache() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).debug(true));
+    for fields in [[("cookie", "id=alice")], [("authorization", "Bearer alice")]] {
+        let passed = get(&app, "/", &fields).await;
+        assert!(field(&passed, "cache-status").starts_with("larder; fwd=bypass; detail="));
+        assert_eq!(field(&passed, CACHE_CONTROL.as_str()), "");
+    }
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 3);
+    get(&app, "/", &[("cookie", "id=alice")]).await;
+    assert_eq!(view.runs(), 4, "not even from the cache");
+}
+
+#[actix_web::test]
+async fn a_public_page_is_shared_by_everyone() {
+    let view = View::default();
+    let app = app!(view, cache_page(300).public(), PageCache::new(caches().0));
+    get(&app, "/", &[("cookie", "id=alice")]).await;
+    get(&app, "/", &[("cookie", "id=bob")]).await;
+    get(&app, "/", &[("authorization", "Bearer x")]).await;
+    assert_eq!(view.runs(), 1);
+}
+
+#[actix_web::test]
+async fn cookies_that_are_no_session_s_do_not_matter() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).session_cookies(["id"]));
+    get(&app, "/", &[("cookie", "theme=dark")]).await;
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 1);
+    get(&app, "/", &[("cookie", "theme=dark; id=1")]).await;
+    assert_eq!(view.runs(), 2);
+}
+
+#[actix_web::test]
+async fn a_get_answers_head_and_nothing_answers_post() {
+    let view = View::default();
+    let counted = view.clone();
+    let resource = web::resource("/").wrap(cache_page(300)).to(move |request: HttpRequest| {
+        let view = counted.clone();
+        async move { view.answer(&request) }
+    });
+    let app = init_service(App::new().service(resource).wrap(PageCache::new(caches().0))).await;
+    let send = async |request: TestRequest| {
+        call_service(&app, request.uri("/").insert_header(("host", "a")).to_request()).await
+    };
+    send(TestRequest::default().method(actix_web::http::Method::HEAD)).await;
+    assert_eq!(view.runs(), 1, "a HEAD fills nothing");
+    send(TestRequest::get()).await;
+    let head = send(TestRequest::default().method(actix_web::http::Method::HEAD)).await;
+    assert_eq!((view.runs(), field(&head, "cache-status").as_str()), (2, "larder; hit; ttl=300"));
+    let post = send(TestRequest::post()).await;
+    assert_eq!((view.runs(), field(&post, "cache-status").as_str()), (3, "larder; fwd=method"));
+}
+
+#[actix_web::test]
+async fn only_allowed_hosts_are_cached() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).allowed_hosts(["larder.test"]));
+    for host in ["evil.test", "larder.test"] {
+        for _ in 0..2 {
+            let request = TestRequest::get().uri("/").insert_header(("host", host)).to_request();
+            call_service(&app, request).await;
+        }
+    }
+    assert_eq!(view.runs(), 3);
+}
+
+#[actix_web::test]
+async fn aliases_and_prefixes_keep_pages_apart() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    for mark in [cache_page(300), cache_page(300).key_prefix("a"), cache_page(300).alias("other")] {
+        let app = app!(view, mark, PageCache::new(caches.clone()));
+        get(&app, "/", &[]).await;
+        get(&app, "/", &[]).await;
+    }
+    assert_eq!(view.runs(), 3);
+    assert_eq!(caches.get("other").unwrap().counts().stored, 1);
+}
+
+#[actix_web::test]
+async fn an_alias_that_is_not_there_lets_the_request_through() {
+    let view = View::default();
+    let app = app!(view, cache_page(300).alias("nowhere"), PageCache::new(caches().0));
+    assert!(get(&app, "/", &[]).await.status().is_success());
+    assert_eq!(view.runs(), 1);
+}
+
+#[actix_web::test]
+async fn an_invalidated_tag_makes_its_pages_stale() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    let mark = cache_page(300).tags(|request| vec![format!("object:{}", &request.match_info()["tail"])]);
+    let app = app!(view, mark, PageCache::new(caches.clone()));
+    for uri in ["/1", "/2", "/1", "/2"] {
+        get(&app, uri, &[]).await;
+    }
+    assert_eq!(view.runs(), 2);
+    caches.default_cache().invalidate_tags(["object:1"]).await.unwrap();
+    for uri in ["/1", "/2", "/1"] {
+        get(&app, uri, &[]).await;
+    }
+    assert_eq!(view.runs(), 3);
+}
+
+#[actix_web::test]
+async fn an_invalidation_while_the_view_runs_wins() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    let (counted, meanwhile) = (view.clone(), caches.clone());
+    let mark = cache_page(300).tags(|_| vec!["object".to_owned()]);
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let (view, caches) = (counted.clone(), meanwhile.clone());
+            async move {
+                let answer = view.answer(&request);
+                if view.runs() == 1 {
+                    caches.default_cache().invalidate_tags(["object"]).await.unwrap();
+                }
+                answer
+            }
+        })
+        .wrap(mark);
+    let app = init_service(App::new().route("/", route).wrap(PageCache::new(caches))).await;
+    get(&app, "/", &[]).await;
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 2, "the first answer was made from what had changed");
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 2);
+}
+
+#[actix_web::test]
+async fn clients_may_be_granted_less_than_the_cache() {
+    let view = View::default();
+    let app = app!(view, cache_page(300).clients(0), PageCache::new(caches().0));
+    let made = get(&app, "/", &[]).await;
+    assert_eq!(field(&made, CACHE_CONTROL.as_str()), "max-age=0, must-revalidate");
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 1);
+}
+
+#[actix_web::test]
+async fn bodies_over_the_limit_and_streams_pass_through() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).max_body_bytes(5).debug(true));
+    let made = get(&app, "/", &[]).await;
+    assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; detail=\"too-large\"");
+    let body = read_body(made).await;
+    assert_eq!(body, "/ run 1");
+
+    let route = web::get()
+        .to(|| async {
+            let pieces =
+                futures_util::stream::iter(["a", "b"].map(|piece| Ok::<_, actix_web::Error>(web::Bytes::from(piece))));
+            HttpResponse::Ok().streaming(pieces)
+        })
+        .wrap(cache_page(300));
+    let app = init_service(App::new().route("/", route).wrap(PageCache::new(caches().0).debug(true))).await;
+    let made = get(&app, "/", &[]).await;
+    assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; detail=\"streaming\"");
+    assert_eq!(read_body(made).await, "ab");
+}
+
+#[actix_web::test]
+async fn the_whole_site_is_cached_where_nothing_forbids_it() {
+    let view = View::default();
+    let (plain, forbidden) = (view.clone(), view.clone());
+    let app = App::new()
+        .route(
+            "/plain",
+            web::get().to(move |request: HttpRequest| {
+                let view = plain.clone();
+                async move { view.answer(&request) }
+            }),
+        )
+        .route(
+            "/never",
+            web::get().to(move |request: HttpRequest| {
+                let view = forbidden.clone();
+                async move {
+                    let mut answer = view.answer(&request);
+                    answer.headers_mut().insert(CACHE_CONTROL, "no-store".parse().unwrap());
+                    answer
+                }
+            }),
+        )
+        .wrap(PageCache::new(caches().0).site(60, "default", "site"));
+    let app = init_service(app).await;
+    for uri in ["/plain", "/plain", "/never", "/never", "/missing", "/missing"] {
+        get(&app, uri, &[]).await;
+    }
+    assert_eq!(view.runs(), 3);
+}
+
+#[actix_web::test]
+async fn a_view_s_own_mark_goes_before_the_site_s() {
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).site(60, "other", ""));
+    let made = get(&app, "/", &[]).await;
+    assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; stored; ttl=300");
+    let hit = get(&app, "/", &[]).await;
+    assert_eq!(field(&hit, "cache-status"), "larder; hit; ttl=300");
+}
+
+#[actix_web::test]
+async fn cache_page_works_alone() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    let counted = view.clone();
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let view = counted.clone();
+            async move { view.answer(&request) }
+        })
+        .wrap(cache_page(300));
+    let app = init_service(App::new().app_data(web::Data::new(caches)).route("/", route)).await;
+    get(&app, "/", &[]).await;
+    let hit = get(&app, "/", &[]).await;
+    assert_eq!((view.runs(), field(&hit, "cache-status").as_str()), (1, "larder; hit; ttl=300"));
+}
+
+#[actix_web::test]
+async fn a_hit_runs_no_inner_middleware() {
+    let view = View::default();
+    let (counted, inner_runs) = (view.clone(), Rc::new(Cell::new(0)));
+    let counting = Rc::clone(&inner_runs);
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let view = counted.clone();
+            async move { view.answer(&request) }
+        })
+        .wrap(cache_page(300));
+    let inner = from_fn(move |request, next: actix_web::middleware::Next<_>| {
+        counting.set(counting.get() + 1);
+        next.call(request)
+    });
+    let app = init_service(App::new().route("/", route).wrap(inner).wrap(PageCache::new(caches().0))).await;
+    for _ in 0..3 {
+        get(&app, "/", &[]).await;
+    }
+    assert_eq!((view.runs(), inner_runs.get()), (1, 1));
+}
