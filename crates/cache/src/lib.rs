@@ -3,6 +3,8 @@
 pub mod backend;
 pub mod clock;
 mod error;
+#[cfg(feature = "template")]
+pub mod template;
 mod timeout;
 
 pub mod settings {
