@@ -8,9 +8,6 @@ use std::{
 
 use super::error::TemplateError;
 
-/// How many folders deep is looked; a link that leads back up ends here.
-const MAX_DEPTH: usize = 32;
-
 /// Reads every file below a folder. Names are relative to it, with `/` on every system.
 ///
 /// Files and folders whose name starts with a dot are left out, and so are backups of editors (`page.html~`).
@@ -19,20 +16,23 @@ const MAX_DEPTH: usize = 32;
 /// A file cannot be read or is not UTF-8; the error names it.
 pub(super) fn read(directory: &Path) -> Result<BTreeMap<String, String>, TemplateError> {
     let mut sources = BTreeMap::new();
-    walk(directory, "", 0, &mut sources)?;
+    walk(directory, "", &mut Vec::new(), &mut sources)?;
     Ok(sources)
 }
 
+/// `above` are the folders on the way here, to notice a link that leads back to one of them.
 fn walk(
     directory: &Path,
     prefix: &str,
-    depth: usize,
+    above: &mut Vec<PathBuf>,
     sources: &mut BTreeMap<String, String>,
 ) -> Result<(), TemplateError> {
-    if depth > MAX_DEPTH {
-        return Err(TemplateError::new(format!("more than {MAX_DEPTH} folders deep; does a link lead back up?"))
+    let real = directory.canonicalize().map_err(|error| unreadable(directory, error))?;
+    if above.contains(&real) {
+        return Err(TemplateError::new("this link leads back to a folder that it is in; remove it")
             .in_file(&directory.display().to_string()));
     }
+    above.push(real);
     for path in children(directory).map_err(|error| unreadable(directory, error))? {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Err(
@@ -44,12 +44,13 @@ fn walk(
         }
         let name = format!("{prefix}{name}");
         if path.is_dir() {
-            walk(&path, &format!("{name}/"), depth + 1, sources)?;
+            walk(&path, &format!("{name}/"), above, sources)?;
         } else {
             let source = fs::read_to_string(&path).map_err(|error| unreadable(&path, error))?;
             sources.insert(name, source);
         }
     }
+    above.pop();
     Ok(())
 }
 
@@ -86,6 +87,18 @@ mod tests {
         let sources = read(folder.path()).unwrap();
         assert_eq!(sources.keys().collect::<Vec<_>>(), ["base.html", "objects/list.txt", "objects/parts/_row.html"]);
         assert_eq!(sources["objects/parts/_row.html"], "objects/parts/_row.html");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_unless_they_lead_back() {
+        let (folder, theme) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(theme.path().join("base.html"), "").unwrap();
+        std::os::unix::fs::symlink(theme.path(), folder.path().join("theme")).unwrap();
+        assert_eq!(read(folder.path()).unwrap().keys().collect::<Vec<_>>(), ["theme/base.html"]);
+        std::os::unix::fs::symlink(folder.path(), theme.path().join("back")).unwrap();
+        let error = read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("theme/back"), "{error}");
     }
 
     #[test]
