@@ -66,7 +66,7 @@ use crate::Timeout;
 /// An error of the store must not break the page: [`begin`](Self::begin) answers with a miss and
 /// [`finish`](Self::finish) does nothing. Both are called while a template is being rendered and block it.
 pub trait FragmentStore: Send + Sync + 'static {
-    /// Tells whether the settings have the alias.
+    /// Tells whether the settings have the alias. For `template_fragments` it is asked once, at load.
     fn has_alias(&self, alias: &str) -> bool;
 
     /// Looks a fragment up under its alias and key.

