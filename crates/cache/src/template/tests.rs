@@ -10,6 +10,8 @@ use std::{
 
 use super::*;
 
+mod pages;
+
 /// Keeps fragments by alias and key, and writes down what it was asked.
 #[derive(Default)]
 struct Memory {
