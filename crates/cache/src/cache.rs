@@ -305,10 +305,6 @@ impl BlockingCache {
         self.alias.stats()
     }
 
-    pub(crate) fn alias(&self) -> &Alias {
-        &self.alias
-    }
-
     pub(crate) fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
         self.alias.look_up(key, self.key_version())
     }

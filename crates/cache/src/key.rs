@@ -218,8 +218,16 @@ fn push_head_and_digest(out: &mut String, label: &str, digest: &Digested) {
     let readable = label.chars().filter(|c| c.is_ascii_graphic());
     out.extend(readable.take(HEAD_BYTES));
     out.push('~');
-    for byte in digest {
-        let _ = write!(out, "{byte:02x}");
+    push_hex(out, digest);
+}
+
+/// Appends bytes in hexadecimal.
+pub(crate) fn push_hex(text: &mut String, bytes: &[u8]) {
+    // By table: the formatter took a third of a microsecond longer, and this runs on every hit.
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
     }
 }
 

@@ -20,12 +20,12 @@ mod envelope;
 mod error;
 pub mod events;
 mod key;
-
 #[cfg(feature = "page")]
 pub mod page;
 pub mod settings;
 mod tags;
-
+#[cfg(feature = "template")]
+pub mod template;
 mod timeout;
 
 pub use cache::{BlockingCache, Cache};

@@ -28,9 +28,10 @@
 //!         .wrap(PageCache::new(Caches::local())),
 //! )
 //! .await;
-//! let first = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+//! let get = || test::TestRequest::get().uri("/").insert_header(("host", "localhost")).to_request();
+//! let first = test::call_service(&app, get()).await;
 //! assert_eq!(first.headers().get("cache-status").unwrap(), "larder; fwd=uri-miss; stored; ttl=300");
-//! let second = test::call_service(&app, test::TestRequest::get().uri("/").to_request()).await;
+//! let second = test::call_service(&app, get()).await;
 //! assert_eq!(second.headers().get("cache-status").unwrap(), "larder; hit; ttl=300");
 //! assert_eq!(second.headers().get("age").unwrap(), "0");
 //! # });
