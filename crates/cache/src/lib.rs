@@ -1,7 +1,10 @@
 //! A cache framework for actix-web.
 
 pub mod backend;
+mod breaker;
 pub mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod error;
 mod timeout;
 
