@@ -7,12 +7,13 @@ use crate::{
     backend::{
         Backend,
         dummy::Dummy,
+        file::{self, File},
         guarded::Guarded,
         locmem::{Locmem, LocmemOptions},
     },
     cache::Cache,
     clock::Clock,
-    error::{Error, Result},
+    error::{Causes, Error, Result},
     events::Journal,
     key::KeySpace,
     settings::{AliasSettings, DEFAULT_ALIAS, Problem, Section, SettingsError},
@@ -188,6 +189,9 @@ impl CachesBuilder {
         }
         match context.settings.backend.as_str() {
             "locmem" => locmem(context),
+            "file" => file(context),
+            #[cfg(feature = "memcached")]
+            "memcached" => memcached(context),
             "dummy" => {
                 context.options().finish()?;
                 Ok(Box::new(Dummy))
@@ -256,4 +260,69 @@ fn locmem(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsErro
     options.finish()?;
     let options = LocmemOptions { max_entries, max_bytes, cull_frequency };
     Ok(Box::new(Locmem::named(name, options, context.clock.clone())))
+}
+
+fn file(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    let directory = context.one_location("one folder, as in file:///var/cache/site")?;
+    let mut bounds = file::Options::new().clock(context.clock.clone());
+    let mut options = context.options();
+    if let Some(entries) = options.size("max_entries") {
+        bounds = bounds.max_entries(entries);
+    }
+    if let Some(frequency) = options.size("cull_frequency") {
+        bounds = bounds.cull_frequency(frequency);
+    }
+    options.finish()?;
+    let opened = File::open(directory, bounds).map_err(|error| context.problem("location", with_causes(&error)))?;
+    Ok(guarded(context, Box::new(opened)))
+}
+
+#[cfg(feature = "memcached")]
+fn memcached(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    use crate::backend::memcached::{Driver, Memcached, Settings};
+
+    if context.settings.location.is_empty() {
+        return Err(context.problem("location", "must list servers, as in memcached://127.0.0.1:11211"));
+    }
+    let mut settings = Settings::new(context.settings.location.clone()).clock(context.clock.clone());
+    let mut options = context.options();
+    let drivers = [
+        ("meta", Driver::Meta),
+        #[cfg(feature = "memcached-r2d2")]
+        ("r2d2", Driver::R2d2),
+    ];
+    if let Some(driver) = options.choice("driver", &drivers) {
+        settings = settings.driver(driver);
+    }
+    if let Some(timeout) = options.millis("timeout_ms") {
+        settings = settings.timeout(timeout);
+    }
+    if let Some(bytes) = options.size("max_value_bytes") {
+        settings = settings.max_value_bytes(bytes);
+    }
+    if let Some(connections) = options.size("max_connections") {
+        settings = settings.max_connections(u32::try_from(connections).unwrap_or(u32::MAX));
+    }
+    #[cfg(feature = "memcached-r2d2")]
+    {
+        let (user, password) = (options.text("user"), options.text("password"));
+        if let (Some(user), Some(password)) = (&user, &password) {
+            settings = settings.credentials(user, password);
+        } else if user.is_some() != password.is_some() {
+            options.problem("user", "needs a password beside it, and a password needs a user");
+        }
+        let tls = options.boolean("tls").unwrap_or_default();
+        if let Some(file) = options.text("tls_ca_file") {
+            settings = settings.tls(Some(file.into()));
+        } else if tls {
+            settings = settings.tls(None);
+        }
+    }
+    options.finish()?;
+    let connected = Memcached::connect(settings).map_err(|error| context.problem("location", with_causes(&error)))?;
+    Ok(Box::new(connected))
+}
+
+fn with_causes(error: &Error) -> String {
+    Causes(error).to_string()
 }

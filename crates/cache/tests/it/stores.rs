@@ -56,3 +56,83 @@ mod locmem {
 
     larder_cache::conformance!(InMemory::new());
 }
+
+mod file {
+    use larder_cache::backend::file::{File, Options};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct InFolder {
+        time: Time,
+        folder: TempDir,
+    }
+
+    impl InFolder {
+        fn new() -> Self {
+            InFolder { time: Time::new(), folder: tempfile::tempdir().unwrap() }
+        }
+    }
+
+    impl Harness for InFolder {
+        fn open(&self) -> Box<dyn Backend> {
+            let options = Options::new().clock(self.clock());
+            Box::new(File::open(self.folder.path(), options).unwrap())
+        }
+
+        fn clock(&self) -> Clock {
+            self.time.clock.clone()
+        }
+
+        fn wait(&self, timeout: Duration) {
+            self.time.hand.advance(timeout);
+        }
+    }
+
+    larder_cache::conformance!(InFolder::new());
+}
+
+#[cfg(feature = "memcached")]
+mod memcached {
+    use larder_cache::{
+        backend::memcached::{Driver, Memcached, Settings},
+        conformance::server::MemcachedServer,
+    };
+
+    use super::*;
+
+    /// A real server, whose clock is the system's.
+    struct OnServer {
+        server: MemcachedServer,
+        driver: Driver,
+    }
+
+    impl OnServer {
+        fn new(driver: Driver) -> Self {
+            OnServer { server: MemcachedServer::start(), driver }
+        }
+    }
+
+    impl Harness for OnServer {
+        fn open(&self) -> Box<dyn Backend> {
+            // A machine that is busy with other tests answers late.
+            let settings = Settings::new([self.server.address()]).driver(self.driver).timeout(Duration::from_secs(5));
+            Box::new(Memcached::connect(settings).unwrap())
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::system()
+        }
+
+        /// Timeouts are rounded up to whole seconds, by a clock that ticks once a second.
+        fn wait(&self, timeout: Duration) {
+            std::thread::sleep(timeout + Duration::from_millis(1100));
+        }
+    }
+
+    mod meta {
+        use super::*;
+
+        larder_cache::conformance!(OnServer::new(Driver::Meta));
+    }
+}

@@ -1,0 +1,313 @@
+//! The driver for memcached's meta protocol, over `memcache::exp`.
+//!
+//! One exchange a method, under one deadline. A connection that failed in the middle of an exchange is thrown away, so
+//! no answer is ever taken for another's. `flush_all` and `stats` have no meta command: they go over a connection of
+//! their own, which is closed after the answer.
+
+use std::{
+    io::{self, BufRead, BufReader, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::{Duration, Instant},
+};
+
+use memcache::exp::{Arithmetic, Delete, Error as MetaError, Get, GetResult, Meta, MetaClient, MutationStatus, Set};
+
+use super::{
+    Address, Backend, Capabilities, Entry, Expiry, STATS, Settings, Sharing, Stats, Value, decode, decode_counter,
+    encode, exptime, label,
+};
+use crate::{
+    clock::Clock,
+    error::{Error, Result},
+};
+
+/// How many keys are sent in one exchange. All are written before the first answer is read, so the requests, at most
+/// 270 bytes each, must fit the buffers between us and a server that waits for us to read.
+const BATCH_KEYS: usize = 100;
+
+/// How many bytes of values are sent in one exchange before their answers are read.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// The longest answer to `stats` or `flush_all` that is read, in lines. memcached 1.6 sends about eighty.
+const MAX_REPLY_LINES: usize = 1000;
+
+/// One memcached server.
+pub(super) struct Server {
+    label: String,
+    client: MetaClient,
+    addresses: Vec<SocketAddr>,
+    timeout: Duration,
+    max_value_bytes: usize,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("meta::Server").field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    pub(super) fn new(address: &Address, settings: &Settings) -> Result<Self> {
+        let label = label(address);
+        let Address::Tcp { host, port } = address else {
+            return Err(Error::unavailable(label, "a Unix socket needs the cargo feature memcached-r2d2"));
+        };
+        let resolved = (host.as_str(), *port).to_socket_addrs().and_then(|addresses| {
+            let addresses: Vec<SocketAddr> = addresses.collect();
+            if addresses.is_empty() { Err(io::Error::other("the host name has no address")) } else { Ok(addresses) }
+        });
+        let addresses = resolved.map_err(|error| Error::unavailable(&label, error))?;
+        let connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
+        let client = MetaClient::builder()
+            .connect_timeout(Some(settings.timeout))
+            .io_timeout(Some(settings.timeout))
+            .max_connections(Some(connections))
+            .max_idle(connections)
+            .connect((host.as_str(), *port))
+            .map_err(|error| Error::unavailable(&label, error))?;
+        Ok(Server {
+            label,
+            client,
+            addresses,
+            timeout: settings.timeout,
+            max_value_bytes: settings.max_value_bytes,
+            clock: settings.clock.clone(),
+        })
+    }
+
+    fn failed(&self, error: MetaError) -> Error {
+        Error::unavailable(&self.label, error)
+    }
+
+    fn read(&self, key: &str) -> Get {
+        Get::new(key).meta(Meta::NONE.ttl())
+    }
+
+    fn entry(&self, found: GetResult) -> Option<Entry> {
+        if !found.hit() || found.is_stale() {
+            return None;
+        }
+        let value = decode(found.value?, found.client_flags.unwrap_or(0))?;
+        let expiry = match found.item.ttl.and_then(|seconds| u64::try_from(seconds).ok()) {
+            Some(seconds) => Expiry::At(self.clock.now().saturating_add(Duration::from_secs(seconds))),
+            None => Expiry::Never,
+        };
+        Some(Entry { value, expiry })
+    }
+
+    /// Returns the command that stores a value; `None` if it has expired already.
+    fn store(&self, key: &str, value: &Value, expiry: Expiry) -> Option<Set> {
+        let (payload, flags) = encode(value);
+        let exptime = exptime(expiry, self.clock.now())?;
+        Some(Set::new(key, payload).client_flags(flags).ttl_raw(exptime))
+    }
+
+    /// Turns the refusal of a value into the error of the caller, and removes what the value should have replaced.
+    fn refused(&self, key: &str, value: &Value, error: MetaError) -> Error {
+        if !is_too_large(&error) {
+            return self.failed(error);
+        }
+        match self.delete(key) {
+            // memcached does not say what it takes, only that this is more.
+            Ok(_) => Error::ValueTooLarge {
+                key: key.to_owned(),
+                bytes: value.len(),
+                limit: value.len().saturating_sub(1).min(self.max_value_bytes),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// Sends a command that the meta protocol does not have, and returns the lines of its answer without the last.
+    fn classic(&self, command: &str, is_last: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
+        let deadline = Instant::now() + self.timeout;
+        let left = || match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(io::Error::from(io::ErrorKind::TimedOut)),
+            left => Ok(left),
+        };
+        let mut connected = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for address in &self.addresses {
+            connected = TcpStream::connect_timeout(address, left()?);
+            if connected.is_ok() {
+                break;
+            }
+        }
+        let mut stream = connected?;
+        stream.set_write_timeout(Some(left()?))?;
+        stream.write_all(format!("{command}\r\n").as_bytes())?;
+        let mut reader = BufReader::new(io::Read::take(stream, 1 << 20));
+        let mut lines = Vec::new();
+        while lines.len() < MAX_REPLY_LINES {
+            reader.get_ref().get_ref().set_read_timeout(Some(left()?))?;
+            let mut line = String::new();
+            if reader.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end();
+            if is_last(line) {
+                return Ok(lines);
+            }
+            if line.contains("ERROR") {
+                return Err(io::Error::other(line.to_owned()));
+            }
+            lines.push(line.to_owned());
+        }
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+impl Backend for Server {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            sharing: Sharing::Network,
+            blocking: true,
+            stores: true,
+            max_value_bytes: Some(self.max_value_bytes),
+        }
+    }
+
+    fn get(&self, key: &str) -> Result<Option<Entry>> {
+        let found = self.client.run(self.read(key)).map_err(|error| self.failed(error))?;
+        Ok(self.entry(found))
+    }
+
+    fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
+        let Some(set) = self.store(key, value, expiry) else { return self.delete(key).map(drop) };
+        self.client.run(set).map(drop).map_err(|error| self.refused(key, value, error))
+    }
+
+    fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
+        let Some(set) = self.store(key, value, expiry) else { return Ok(self.get(key)?.is_none()) };
+        match self.client.run(set.add()) {
+            Ok(added) => Ok(added.applied()),
+            Err(error) => Err(self.refused(key, value, error)),
+        }
+    }
+
+    fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
+        let Some(exptime) = exptime(expiry, self.clock.now()) else { return self.delete(key) };
+        let touched = self.client.run(Get::new(key).without_value().touch_raw(exptime));
+        touched.map(|found| found.hit()).map_err(|error| self.failed(error))
+    }
+
+    fn delete(&self, key: &str) -> Result<bool> {
+        let deleted = self.client.run(Delete::new(key));
+        deleted.map(|result| result.applied()).map_err(|error| self.failed(error))
+    }
+
+    /// Counts modulo 2^64, downwards too: memcached's own `decr` stops at zero and forgets by how much it was missed.
+    ///
+    /// A count that left the range is taken back by the opposite one. Both only add, so whatever others count in
+    /// between stays in; such a caller may be told a number from the far end, a moment before the range is left anyway.
+    fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
+        let count = |delta: i64| self.client.run(Arithmetic::new(key).delta(delta.cast_unsigned()));
+        let not_a_counter = |reason| Error::NotACounter { key: key.to_owned(), reason };
+        let counted = match count(delta) {
+            Ok(counted) => counted,
+            Err(error) if is_not_a_number(&error) => return Err(not_a_counter("its value is not an integer")),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let number = match (counted.status, counted.value) {
+            (MutationStatus::Applied, Some(stored)) => decode_counter(stored),
+            (MutationStatus::NotFound, _) => return Ok(None),
+            _ => return Err(self.failed(MetaError::Protocol("the answer to a count has no number".to_owned()))),
+        };
+        if number.checked_sub(delta).is_some() {
+            return Ok(Some(number));
+        }
+        count(delta.wrapping_neg()).map_err(|error| self.failed(error))?;
+        Err(not_a_counter("the sum leaves the range of 64 bits"))
+    }
+
+    fn clear(&self) -> Result<()> {
+        self.classic("flush_all", |line| line == "OK").map(drop).map_err(|error| Error::unavailable(&self.label, error))
+    }
+
+    fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Entry>>> {
+        let mut entries = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(BATCH_KEYS) {
+            let results = self.client.run_many(keys.iter().map(|key| self.read(key)));
+            for found in results.map_err(|error| self.failed(error))? {
+                entries.push(self.entry(found.map_err(|error| self.failed(error))?));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn set_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<usize>> {
+        let mut failed = Vec::new();
+        let mut start = 0;
+        while start < items.len() {
+            let batch = &items[start..start + batch_length(&items[start..])];
+            let sets: Option<Vec<Set>> = batch.iter().map(|(key, value)| self.store(key, value, expiry)).collect();
+            let Some(sets) = sets else {
+                let keys: Vec<&str> = items.iter().map(|(key, _)| *key).collect();
+                return self.delete_many(&keys).map(|_| failed);
+            };
+            let results = self.client.run_many(sets).map_err(|error| self.failed(error))?;
+            for (position, result) in results.into_iter().enumerate() {
+                let Err(error) = result else { continue };
+                if !is_too_large(&error) {
+                    return Err(self.failed(error));
+                }
+                // The client gives the refusal of one value to all that came after it.
+                match self.set(batch[position].0, &batch[position].1, expiry) {
+                    Ok(()) => {}
+                    Err(Error::ValueTooLarge { .. }) => failed.push(start + position),
+                    Err(error) => return Err(error),
+                }
+            }
+            start += batch.len();
+        }
+        Ok(failed)
+    }
+
+    fn delete_many(&self, keys: &[&str]) -> Result<usize> {
+        let mut count = 0;
+        for keys in keys.chunks(BATCH_KEYS) {
+            let results = self.client.run_many(keys.iter().map(Delete::new)).map_err(|error| self.failed(error))?;
+            for deleted in results {
+                count += usize::from(deleted.map_err(|error| self.failed(error))?.applied());
+            }
+        }
+        Ok(count)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        let lines = self.classic("stats", |line| line == "END");
+        let lines = lines.map_err(|error| Error::unavailable(&self.label, error))?;
+        let value_of = |name: &str| {
+            let of_line =
+                |line: &String| line.strip_prefix("STAT ")?.strip_prefix(name)?.strip_prefix(' ').map(str::to_owned);
+            lines.iter().find_map(of_line)
+        };
+        Ok(STATS.iter().filter_map(|name| Some(((*name).to_owned(), value_of(name)?))).collect())
+    }
+}
+
+/// Returns how many of the items go into one exchange: at least one.
+fn batch_length(items: &[(&str, Value)]) -> usize {
+    let mut bytes = 0;
+    let fitting = items.iter().take(BATCH_KEYS).take_while(|(_, value)| {
+        bytes += value.len();
+        bytes <= BATCH_BYTES
+    });
+    fitting.count().max(1)
+}
+
+fn is_too_large(error: &MetaError) -> bool {
+    matches!(answer(error), MetaError::Server(message) if message.contains("too large"))
+}
+
+fn is_not_a_number(error: &MetaError) -> bool {
+    matches!(answer(error), MetaError::Rejected(message) if message.contains("non-numeric"))
+}
+
+/// Returns what the server said: where it refuses, the client calls the outcome ambiguous, which it is not.
+fn answer(error: &MetaError) -> &MetaError {
+    match error {
+        MetaError::Ambiguous { source, .. } => answer(source),
+        error => error,
+    }
+}
