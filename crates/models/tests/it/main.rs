@@ -4,6 +4,7 @@
 
 mod migrations;
 mod objects;
+mod sessions;
 mod signals;
 mod transactions;
 mod users;

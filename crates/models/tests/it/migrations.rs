@@ -1,5 +1,5 @@
 use diesel::{QueryableByName, RunQueryDsl, sql_query, sql_types::Text};
-use larder_models::{Database, Object, Signals};
+use larder_models::{Database, Object, Session, Signals};
 
 #[derive(QueryableByName)]
 struct Entry {
@@ -42,4 +42,13 @@ fn migrations_are_applied_once_and_go_all_the_way_back() {
 
     database.migrate().unwrap();
     assert_eq!(schema(&database), full);
+}
+
+#[test]
+fn a_step_back_leaves_the_older_tables() {
+    let database = crate::database();
+    database.revert_last_migration().unwrap();
+    assert!(database.read(|db| Session::load(db, "k")).is_err());
+    assert_eq!(database.read(Object::count).unwrap(), 0);
+    assert_eq!(database.migrate().unwrap().len(), 1);
 }
