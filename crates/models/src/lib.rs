@@ -13,6 +13,7 @@ mod migrations;
 mod model;
 mod object;
 mod page;
+pub mod sample;
 pub mod schema;
 mod session;
 mod signals;

@@ -1,5 +1,5 @@
 use jiff::Timestamp;
-use larder_models::{Action, Db, Error, LogEntry, Model, NewObject, Object, ObjectQuery, Result, Signals};
+use larder_models::{Action, Db, Error, LogEntry, Model, NewObject, Object, ObjectQuery, Result, Signals, sample};
 
 use crate::{database, insert};
 
@@ -170,4 +170,18 @@ fn the_history_keeps_what_was_and_outlives_the_object() {
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn the_sample_is_loaded_once_and_into_an_empty_table_only() {
+    let database = database();
+    let loaded = database.write(sample::load).unwrap();
+    assert!(loaded >= 20, "{loaded}");
+    assert_eq!(database.write(sample::load).unwrap(), 0);
+    let published = database.read(Object::published).unwrap();
+    assert!(published.len() < loaded);
+    for object in published {
+        let paragraphs = object.body.split("\n\n").count();
+        assert!((2..=4).contains(&paragraphs), "{}", object.title);
+    }
 }
