@@ -1,0 +1,459 @@
+//! The database, its connections and its transactions.
+//!
+//! [`Database`] opens a database and hands out connections, one closure at a time. [`Db`] is such a connection
+//! together with the transaction that is open on it: all models read and write through it. What a transaction wants
+//! done once it is durable is queued with [`Db::on_commit`]; the signals of the models go the same way.
+//!
+//! This is the only module that knows SQLite, besides the migrations. All calls block: in a handler, make them
+//! inside `actix_web::web::block`.
+
+use std::{
+    fmt, fs, mem,
+    panic::{self, AssertUnwindSafe, Location},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use diesel::{
+    Connection as _,
+    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
+    r2d2::{ConnectionManager, CustomizeConnection, Pool, PooledConnection},
+};
+use jiff::Timestamp;
+
+use crate::{
+    error::{Error, Result, chain},
+    migrations::{self, MigrationStatus},
+    signals::Signals,
+    url::{self, Target},
+};
+
+/// The connection that queries run on. An alias, so that another database is a change in one place.
+pub type Connection = diesel::sqlite::SqliteConnection;
+
+/// The database that diesel writes SQL for.
+pub type Backend = <Connection as diesel::Connection>::Backend;
+
+/// How many readers may be at work at once. They are opened as they are needed.
+const MAX_READERS: u32 = 8;
+
+/// How long a statement waits for a lock that another process holds, in milliseconds.
+const BUSY_TIMEOUT_MS: u32 = 5_000;
+
+/// How long a caller waits for a free connection. A little longer than one lock wait of the caller in front.
+const POOL_TIMEOUT: Duration = Duration::from_secs(10);
+
+diesel::define_sql_function! {
+    /// Folds text to lower case, beyond ASCII too.
+    ///
+    /// SQLite's own function knows ASCII only, so every connection replaces it by Rust's.
+    fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
+}
+
+type Manager = ConnectionManager<Connection>;
+type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// A database and the pools of connections to it. Cheap to clone; clones share the pools and the signals.
+///
+/// There is one connection that writes and there are several that read, because SQLite has one writer at a time:
+/// writers queue up here, where waiting is fair, instead of in the file's lock.
+///
+/// # Concurrency
+/// A `write` inside a `write` on the same thread waits for itself and fails as [`Error::Busy`] after ten seconds; use
+/// the [`Db`] at hand and [`Db::transaction`]. A database in memory has one connection for everything, so there the
+/// same holds for a `read`.
+///
+/// # Examples
+/// ```
+/// use larder_models::{Database, Model, NewObject, Object, Signals};
+///
+/// let database = Database::open("sqlite::memory:", Signals::new())?;
+/// database.migrate()?;
+/// let pan = database.write(|db| Object::insert(db, NewObject { title: "Jam pan".into(), ..Default::default() }))?;
+/// let found = database.read(|db| Object::get(db, pan.id))?;
+/// assert_eq!(found.title, "Jam pan");
+/// # Ok::<(), larder_models::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Database {
+    url: String,
+    target: Target,
+    writer: Pool<Manager>,
+    readers: Pool<Manager>,
+    signals: Signals,
+    clock: Clock,
+}
+
+impl Database {
+    /// Opens a database, and creates the file and its folder if they are not there.
+    ///
+    /// The url is `sqlite://path/to/file`, relative to the working folder or with a third slash absolute, or
+    /// `sqlite::memory:` for tests. Tables are made by [`Database::migrate`].
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedUrl`] for any other url, [`Error::Connect`] if the file cannot be opened.
+    pub fn open(url: &str, signals: Signals) -> Result<Self> {
+        let target = url::parse(url)?;
+        let connect = |source| Error::Connect { url: url::redact(url), source };
+        let (writer, readers) = match &target {
+            Target::Memory => {
+                let only = pool(":memory:", 1, Role::Writer).map_err(|error| connect(error.into()))?;
+                (only.clone(), only)
+            }
+            Target::File(path) => {
+                create_parent(path).map_err(|error| connect(error.into()))?;
+                // Without a pool in between, which would try again for ten seconds and report a timeout.
+                let mut first = Connection::establish(path).map_err(|error| connect(error.into()))?;
+                set_up(&mut first, Role::Writer).map_err(|error| connect(error.into()))?;
+                let writer = pool(path, 1, Role::Writer).map_err(|error| connect(error.into()))?;
+                let readers = pool(path, MAX_READERS, Role::Reader).map_err(|error| connect(error.into()))?;
+                (writer, readers)
+            }
+        };
+        Ok(Database { url: url::redact(url), target, writer, readers, signals, clock: Arc::new(Timestamp::now) })
+    }
+
+    /// Takes the time from elsewhere, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// Returns the url it was opened with, its password blanked out.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Returns the signals that models written here send.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Runs queries on a connection that cannot write.
+    ///
+    /// Each query sees what was committed when it started. Several that must agree with each other belong into one
+    /// [`Db::transaction`].
+    ///
+    /// # Errors
+    /// What the closure returns, and [`Error::Busy`] if no connection became free in time.
+    pub fn read<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
+        let mut db = self.connect(&self.readers, Role::Reader)?;
+        // The one connection of a database in memory also writes, so that it must be told each time.
+        if self.target == Target::Memory {
+            db.conn().batch_execute("PRAGMA query_only = ON")?;
+        }
+        let result = panic::catch_unwind(AssertUnwindSafe(|| queries(&mut db)));
+        if self.target == Target::Memory {
+            db.conn().batch_execute("PRAGMA query_only = OFF")?;
+        }
+        finish(db, result)
+    }
+
+    /// Runs queries in one write transaction, then what they queued with [`Db::on_commit`].
+    ///
+    /// The transaction is rolled back if the closure fails or panics. When the queue runs, the connection is free
+    /// again: other writers do not wait for it, and what it calls may write.
+    ///
+    /// # Errors
+    /// What the closure returns, what the database says to the commit, and [`Error::Busy`] if the connection or the
+    /// write lock did not become free in time. After an error nothing was stored and nothing of the queue ran.
+    pub fn write<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
+        let mut db = self.connect(&self.writer, Role::Writer)?;
+        let result = panic::catch_unwind(AssertUnwindSafe(|| db.run_transaction(queries)));
+        let committed = mem::take(&mut db.queue);
+        let value = finish(db, result)?;
+        run_all(committed);
+        Ok(value)
+    }
+
+    /// Gives the connection that writes without a transaction: each statement commits itself.
+    ///
+    /// For maintenance, and for jobs that commit in several steps with [`Db::transaction`]. What they queue runs
+    /// while the connection is still held, so it must not write through this [`Database`].
+    ///
+    /// # Errors
+    /// What the closure returns, and [`Error::Busy`] if the connection did not become free in time.
+    pub fn autocommit<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
+        let mut db = self.connect(&self.writer, Role::Writer)?;
+        let result = panic::catch_unwind(AssertUnwindSafe(|| queries(&mut db)));
+        finish(db, result)
+    }
+
+    /// Applies the migrations that are missing, all or none, and returns their names.
+    ///
+    /// # Errors
+    /// [`Error::Migration`].
+    pub fn migrate(&self) -> Result<Vec<String>> {
+        self.write(|db| migrations::migrate(db.conn()))
+    }
+
+    /// Reverts the newest applied migration and returns its name, or `None` if there is none.
+    ///
+    /// # Errors
+    /// [`Error::Migration`].
+    pub fn revert_last_migration(&self) -> Result<Option<String>> {
+        self.write(|db| migrations::revert_last(db.conn()))
+    }
+
+    /// Returns all migrations this binary knows, oldest first, and whether each is applied.
+    ///
+    /// # Errors
+    /// [`Error::Migration`].
+    pub fn migrations_status(&self) -> Result<Vec<MigrationStatus>> {
+        self.write(|db| migrations::status(db.conn()))
+    }
+
+    fn connect(&self, pool: &Pool<Manager>, role: Role) -> Result<Db> {
+        let conn = pool.get().map_err(|error| Error::Busy { source: error.into() })?;
+        Ok(Db {
+            conn,
+            role,
+            depth: 0,
+            queue: Vec::new(),
+            signals: self.signals.clone(),
+            clock: Arc::clone(&self.clock),
+        })
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// A connection, and the transaction that is open on it.
+pub struct Db {
+    conn: PooledConnection<Manager>,
+    role: Role,
+    /// How many transactions are open: one, and a savepoint for each further level.
+    depth: usize,
+    /// What the open transactions want done, in order. Each level remembers where its part begins.
+    queue: Vec<OnCommit>,
+    signals: Signals,
+    clock: Clock,
+}
+
+impl Db {
+    /// Returns the connection, for queries of your own.
+    ///
+    /// Transactions opened on it directly are unknown to this `Db`: use [`Db::transaction`]. Writes made on it send
+    /// no signals.
+    pub fn conn(&mut self) -> &mut Connection {
+        &mut self.conn
+    }
+
+    /// Returns the signals that models send.
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Returns the time, to the millisecond that the tables keep.
+    pub fn now(&self) -> Timestamp {
+        let now = (self.clock)();
+        Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now)
+    }
+
+    /// Tells whether this connection may write.
+    pub fn is_writable(&self) -> bool {
+        self.role == Role::Writer
+    }
+
+    /// Tells whether a transaction is open.
+    pub fn in_transaction(&self) -> bool {
+        self.depth > 0
+    }
+
+    /// Runs queries in a transaction, or in a savepoint if a transaction is open.
+    ///
+    /// If the closure fails or panics, what it wrote is rolled back and what it queued with [`Db::on_commit`] is
+    /// dropped, both without harm to the transaction around it. The queue runs after the outermost commit.
+    ///
+    /// # Errors
+    /// What the closure returns, and what the database says to the commit.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_models::{Database, Error, Signals};
+    ///
+    /// let database = Database::open("sqlite::memory:", Signals::new())?;
+    /// let (done, news) = std::sync::mpsc::channel();
+    /// database.write(|db| {
+    ///     let lost = done.clone();
+    ///     let _refused = db.transaction(|db| {
+    ///         db.on_commit(move || lost.send("never").unwrap());
+    ///         Err::<(), _>(Error::abort("only this savepoint"))
+    ///     });
+    ///     db.on_commit(move || done.send("after the commit").unwrap());
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(news.try_iter().collect::<Vec<_>>(), ["after the commit"]);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn transaction<T>(&mut self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
+        let value = self.run_transaction(queries)?;
+        if self.depth == 0 {
+            run_all(mem::take(&mut self.queue));
+        }
+        Ok(value)
+    }
+
+    /// Does something after the outermost commit, in the order it was asked for.
+    ///
+    /// It is dropped if the transaction, or the savepoint it was asked for in, is rolled back. When no transaction is
+    /// open, it is done at once. If it panics, the panic is logged and the rest still runs: the commit stands.
+    #[track_caller]
+    pub fn on_commit(&mut self, run: impl FnOnce() + Send + 'static) {
+        let place = Location::caller();
+        self.queue_on_commit(format!("on_commit {}:{}", place.file(), place.line()), run);
+    }
+
+    /// Does what [`Db::on_commit`] does, with a text of the caller's in the log line of a panic.
+    pub(crate) fn queue_on_commit(&mut self, cause: String, run: impl FnOnce() + Send + 'static) {
+        let entry = OnCommit { cause, run: Box::new(run) };
+        if self.depth == 0 { entry.run() } else { self.queue.push(entry) }
+    }
+
+    /// Runs the transaction and leaves the queue to the caller.
+    fn run_transaction<T>(&mut self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
+        let mark = self.queue.len();
+        self.begin()?;
+        let result = panic::catch_unwind(AssertUnwindSafe(|| queries(self)));
+        let committed = match result {
+            Ok(Ok(value)) => self.commit().map(|()| value).map_err(Error::from),
+            Ok(Err(error)) => {
+                self.roll_back();
+                Err(error)
+            }
+            Err(payload) => {
+                self.roll_back();
+                self.queue.truncate(mark);
+                panic::resume_unwind(payload);
+            }
+        };
+        if committed.is_err() {
+            self.queue.truncate(mark);
+        }
+        committed
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let conn: &mut Connection = &mut self.conn;
+        if self.depth == 0 && self.role == Role::Writer {
+            // A transaction that starts by reading cannot wait for the write lock later, it fails at once.
+            AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?;
+        } else {
+            AnsiTransactionManager::begin_transaction(conn)?;
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> diesel::QueryResult<()> {
+        self.depth -= 1;
+        let conn: &mut Connection = &mut self.conn;
+        let committed = AnsiTransactionManager::commit_transaction(conn);
+        // Diesel rolls back a failed COMMIT by itself, but leaves a savepoint open whose RELEASE failed.
+        if committed.is_err() && self.depth > 0 {
+            let _already_failing = AnsiTransactionManager::rollback_transaction(conn);
+        }
+        committed
+    }
+
+    /// Rolls back the innermost level. If that fails, diesel marks the connection as broken, its next commit fails,
+    /// and the pool closes it; so the caller gets the error that led here.
+    fn roll_back(&mut self) {
+        self.depth -= 1;
+        let conn: &mut Connection = &mut self.conn;
+        if let Err(error) = AnsiTransactionManager::rollback_transaction(conn) {
+            log::error!(target: "larder_models", error:% = chain(&error); "failed to roll back");
+        }
+    }
+}
+
+impl fmt::Debug for Db {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Db")
+            .field("role", &self.role)
+            .field("depth", &self.depth)
+            .field("queued", &self.queue.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Something to do after the commit.
+struct OnCommit {
+    cause: String,
+    run: Box<dyn FnOnce() + Send>,
+}
+
+impl OnCommit {
+    fn run(self) {
+        if let Err(payload) = panic::catch_unwind(AssertUnwindSafe(self.run)) {
+            log::error!(target: "larder_models", cause:% = self.cause, error:% = panic_text(&*payload);
+                "an on_commit callback panicked, the commit stands");
+        }
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Reader,
+    Writer,
+}
+
+impl CustomizeConnection<Connection, diesel::r2d2::Error> for Role {
+    fn on_acquire(&self, conn: &mut Connection) -> Result<(), diesel::r2d2::Error> {
+        set_up(conn, *self).map_err(diesel::r2d2::Error::QueryError)
+    }
+}
+
+/// Returns the text of a panic, if it has one.
+pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
+}
+
+fn run_all(queue: Vec<OnCommit>) {
+    queue.into_iter().for_each(OnCommit::run);
+}
+
+/// Gives the connection back before a panic goes on: the pool throws away what is returned while panicking, and with
+/// it a database in memory.
+fn finish<T>(db: Db, result: std::thread::Result<Result<T>>) -> Result<T> {
+    drop(db);
+    result.unwrap_or_else(|payload| panic::resume_unwind(payload))
+}
+
+fn create_parent(path: &str) -> std::io::Result<()> {
+    match Path::new(path).parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => fs::create_dir_all(folder),
+        _ => Ok(()),
+    }
+}
+
+fn pool(path: &str, size: u32, role: Role) -> Result<Pool<Manager>, diesel::r2d2::PoolError> {
+    Pool::builder()
+        .max_size(size)
+        .min_idle(Some(1))
+        // A connection to a local file does not go stale, and a database in memory dies with its connection.
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_on_check_out(false)
+        .connection_timeout(POOL_TIMEOUT)
+        .connection_customizer(Box::new(role))
+        .build(Manager::new(path))
+}
+
+fn set_up(conn: &mut Connection, role: Role) -> diesel::QueryResult<()> {
+    // The timeout comes first, because the switch to WAL may have to wait for a lock.
+    conn.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"))?;
+    conn.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
+    if role == Role::Reader {
+        conn.batch_execute("PRAGMA query_only = ON")?;
+    }
+    lower_utils::register_impl(conn, |text: String| text.to_lowercase())
+}

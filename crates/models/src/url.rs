@@ -1,0 +1,96 @@
+//! Reads database urls. What they may say is decided here, and that no password of theirs reaches a log.
+
+use crate::error::{Error, Result};
+
+/// Where a database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// In the memory of one connection.
+    Memory,
+    /// In this file.
+    File(String),
+}
+
+/// Reads a database url.
+pub(crate) fn parse(url: &str) -> Result<Target> {
+    let unsupported = |reason: String| Err(Error::UnsupportedUrl { url: redact(url), reason });
+    if matches!(url, "sqlite::memory:" | "sqlite://:memory:") {
+        return Ok(Target::Memory);
+    }
+    if let Some(path) = url.strip_prefix("sqlite://") {
+        return match path {
+            "" => unsupported("it names no file; write sqlite://path/to/file".to_owned()),
+            _ if path.contains('?') => {
+                unsupported("options after \"?\" are not understood; write sqlite://path/to/file".to_owned())
+            }
+            // SQLite reads a name that starts with "file:" as a URI.
+            _ if path.starts_with("file:") => Ok(Target::File(format!("./{path}"))),
+            _ => Ok(Target::File(path.to_owned())),
+        };
+    }
+    match url.split_once(':') {
+        Some((scheme @ ("postgres" | "postgresql"), _)) => unsupported(format!(
+            "its scheme is \"{scheme}\", and this build opens SQLite only (PostgreSQL comes later); \
+             write sqlite://path/to/file"
+        )),
+        Some((scheme, _)) => unsupported(format!("its scheme \"{scheme}\" is not known; write sqlite://path/to/file")),
+        None => unsupported("it has no scheme; write sqlite://path/to/file".to_owned()),
+    }
+}
+
+/// Blanks out what may be a password: between the user and the last `@`, and everything after a `?`.
+///
+/// A raw `@` or `/` in a password makes it hide more of the url, never less.
+pub(crate) fn redact(url: &str) -> String {
+    let (url, options) = match url.split_once('?') {
+        // An "@" behind the "?" means that the "?" belongs to the password.
+        Some((_, options)) if options.contains('@') => (url, ""),
+        Some((url, _)) => (url, "?***"),
+        None => (url, ""),
+    };
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let Some((login, host)) = rest.rsplit_once('@') else { return format!("{scheme}{rest}{options}") };
+    let user = login.split_once(':').map_or(login, |(user, _)| user);
+    let host = host.split_once('?').map_or(host, |(host, _)| host);
+    format!("{scheme}{user}:***@{host}{options}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_be_relative_or_absolute() {
+        assert_eq!(parse("sqlite://var/larder.db").unwrap(), Target::File("var/larder.db".to_owned()));
+        assert_eq!(parse("sqlite:///srv/larder.db").unwrap(), Target::File("/srv/larder.db".to_owned()));
+        assert_eq!(parse("sqlite::memory:").unwrap(), Target::Memory);
+        assert_eq!(parse("sqlite://file:x").unwrap(), Target::File("./file:x".to_owned()));
+    }
+
+    #[test]
+    fn other_urls_are_refused_with_the_way_out() {
+        for url in ["postgres://larder@localhost/larder", "mysql://x", "larder.db", "sqlite://", "sqlite://x?mode=ro"] {
+            let message = parse(url).unwrap_err().to_string();
+            assert!(message.contains("sqlite://path/to/file"), "{message}");
+        }
+        let message = parse("postgres://larder:secret@localhost/larder").unwrap_err().to_string();
+        assert!(message.contains("\"postgres\"") && message.contains("PostgreSQL comes later"), "{message}");
+        assert!(!message.contains("secret"), "{message}");
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("postgres://larder:s3cret@db:5432/larder", "postgres://larder:***@db:5432/larder"),
+            ("postgres://larder:s3/c@r?et@db/larder", "postgres://larder:***@db/larder"),
+            ("postgres://db/larder?user=x&password=s3cret", "postgres://db/larder?***"),
+            ("larder:s3cret@db", "larder:***@db"),
+            ("sqlite://var/larder.db", "sqlite://var/larder.db"),
+        ] {
+            assert_eq!(redact(url), shown);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the crate promises, tried on SQLite databases of its own.
+
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in test functions, not in the helpers beside them")]
+
+mod migrations;
+mod objects;
+mod sessions;
+mod signals;
+mod transactions;
+mod users;
+
+use std::sync::{Arc, Mutex};
+
+use larder_models::{Database, Db, Model, NewObject, Object, Result, Signals};
+
+/// A migrated database in memory.
+fn database() -> Database {
+    database_with(Signals::new())
+}
+
+fn database_with(signals: Signals) -> Database {
+    let database = Database::open("sqlite::memory:", signals).unwrap();
+    database.migrate().unwrap();
+    database
+}
+
+fn insert(db: &mut Db, title: &str) -> Result<Object> {
+    Object::insert(db, NewObject { title: title.to_owned(), body: String::new(), published: true })
+}
+
+/// What happened, in order.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Vec<String>>>);
+
+impl Journal {
+    fn write(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    /// Returns what was written since the last time.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+
+    /// Returns a closure that writes a line.
+    fn line(&self, line: &str) -> impl FnOnce() + Send + 'static {
+        let (journal, line) = (self.clone(), line.to_owned());
+        move || journal.write(line)
+    }
+}
