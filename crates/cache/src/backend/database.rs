@@ -445,10 +445,8 @@ impl Statements {
         let name = format!("\"{table}\"");
         let columns = "cache_key, value, counter, expires";
         let select = format!("SELECT {columns} FROM {name}");
-        let upsert = format!(
-            "ON CONFLICT (cache_key) DO UPDATE \
-             SET value = excluded.value, counter = excluded.counter, expires = excluded.expires"
-        );
+        let upsert = "ON CONFLICT (cache_key) DO UPDATE \
+                      SET value = excluded.value, counter = excluded.counter, expires = excluded.expires";
         let set = format!("INSERT INTO {name} ({columns}) VALUES {ROWS} {upsert}");
         let set_one = set.replace(ROWS, "(?, ?, ?, ?)");
         let live = "(expires = 0 OR expires > ?)";
