@@ -15,6 +15,11 @@ macro_rules! on_every_driver {
         mod meta {
             $(#[test] fn $test() { super::$test(super::Driver::Meta); })*
         }
+
+        #[cfg(feature = "memcached-r2d2")]
+        mod r2d2 {
+            $(#[test] fn $test() { super::$test(super::Driver::R2d2); })*
+        }
     };
 }
 
