@@ -187,7 +187,8 @@ impl Server {
             .max_lifetime(None)
             .idle_timeout(Some(IDLE_TIMEOUT))
             .test_on_check_out(false)
-            .connection_timeout(settings.timeout)
+            // Trying and connecting take one timeout each. Less, and the reason of a failure would not be heard.
+            .connection_timeout(2 * settings.timeout)
             .error_handler(Box::new(NopErrorHandler))
             // Not the threads of the manager: connecting waits for those.
             .thread_pool(threads("pool"))
