@@ -30,6 +30,8 @@
 //! count that left the range visible in its result and exactly reversible by the opposite count.
 
 mod meta;
+#[cfg(feature = "memcached-r2d2")]
+mod r2d2;
 
 use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -315,7 +317,7 @@ impl Memcached {
             let inner: Box<dyn Backend> = match driver {
                 Driver::Meta => Box::new(meta::Server::new(address, &settings)?),
                 #[cfg(feature = "memcached-r2d2")]
-                Driver::R2d2 => return Err(Error::unavailable(label(address), "this driver is not written yet")),
+                Driver::R2d2 => Box::new(r2d2::Server::new(address, &settings)?),
             };
             let address = address.to_string();
             let guarded = Guarded::new(label(&address), inner, settings.clock.clone());

@@ -15,6 +15,11 @@ macro_rules! on_every_driver {
         mod meta {
             $(#[test] fn $test() { super::$test(super::Driver::Meta); })*
         }
+
+        #[cfg(feature = "memcached-r2d2")]
+        mod r2d2 {
+            $(#[test] fn $test() { super::$test(super::Driver::R2d2); })*
+        }
     };
 }
 
@@ -152,9 +157,9 @@ fn many_threads_lose_no_count(driver: Driver) {
         }
     });
     assert_eq!(value(store, "n"), Some(Value::Integer(100)));
-    let wins = thread::scope(|scope| {
-        let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| store.add("lock", &ONE, after(60)).unwrap())).collect();
-        threads.into_iter().filter(|_| true).map(|thread| usize::from(thread.join().unwrap())).sum::<usize>()
+    let wins: usize = thread::scope(|scope| {
+        let threads = [(); 4].map(|()| scope.spawn(|| usize::from(store.add("lock", &ONE, after(60)).unwrap())));
+        threads.map(|thread| thread.join().unwrap()).into_iter().sum()
     });
     assert_eq!(wins, 1);
 }
