@@ -28,6 +28,7 @@ pub struct BackendContext<'a> {
     pub settings: &'a AliasSettings,
     /// The clock that expiry is measured by.
     pub clock: Clock,
+    #[cfg_attr(not(feature = "database"), expect(dead_code, reason = "only that store has use for it"))]
     database_url: Option<&'a str>,
 }
 
@@ -192,6 +193,8 @@ impl CachesBuilder {
             "file" => file(context),
             #[cfg(feature = "memcached")]
             "memcached" => memcached(context),
+            #[cfg(feature = "database")]
+            "database" => database(context),
             "dummy" => {
                 context.options().finish()?;
                 Ok(Box::new(Dummy))
@@ -321,6 +324,30 @@ fn memcached(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsE
     options.finish()?;
     let connected = Memcached::connect(settings).map_err(|error| context.problem("location", with_causes(&error)))?;
     Ok(Box::new(connected))
+}
+
+#[cfg(feature = "database")]
+fn database(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    use crate::backend::database::{Database, Options};
+
+    let table = context.one_location("one table, as in db://cache_entry")?;
+    let mut bounds = Options::new().clock(context.clock.clone());
+    let mut options = context.options();
+    if let Some(entries) = options.size("max_entries") {
+        bounds = bounds.max_entries(entries);
+    }
+    if let Some(frequency) = options.size("cull_frequency") {
+        bounds = bounds.cull_frequency(frequency);
+    }
+    let url = options.text("url");
+    options.finish()?;
+    let url = url.as_deref().or(context.database_url);
+    let url = url.ok_or_else(|| {
+        context.problem("options.url", "is missing; say which database, as in sqlite://cache.sqlite3")
+    })?;
+    let opened =
+        Database::open(url, table, bounds).map_err(|error| context.problem("location", with_causes(&error)))?;
+    Ok(guarded(context, Box::new(opened)))
 }
 
 fn with_causes(error: &Error) -> String {

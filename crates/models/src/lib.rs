@@ -2,12 +2,14 @@
 //!
 //! [`Database`] opens a database and hands out a [`Db`] per closure; [`Model`] gives each struct insert, save, delete
 //! and refresh through it; [`Signals`] carry what happened to receivers, after the outermost commit and never on a
-//! rollback. Which cache entries go then is not decided here.
+//! rollback. [`invalidation`] is the receiver that throws
+//! out of the caches what they changed.
 //!
 //! Log lines have the target `larder_models`.
 
 mod db;
 mod error;
+pub mod invalidation;
 mod log_entry;
 mod migrations;
 mod model;

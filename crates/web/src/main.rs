@@ -1,2 +1,7 @@
-//! Placeholder.
-fn main() {}
+//! The binary `larder`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    larder_web::cli::main()
+}

@@ -135,4 +135,54 @@ mod memcached {
 
         larder_cache::conformance!(OnServer::new(Driver::Meta));
     }
+
+    #[cfg(feature = "memcached-r2d2")]
+    mod r2d2 {
+        use super::*;
+
+        larder_cache::conformance!(OnServer::new(Driver::R2d2));
+    }
+}
+
+#[cfg(feature = "database")]
+mod database {
+    use larder_cache::backend::database::{Database, Options};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    struct InTable {
+        time: Time,
+        folder: TempDir,
+    }
+
+    impl InTable {
+        fn new() -> Self {
+            let made = InTable { time: Time::new(), folder: tempfile::tempdir().unwrap() };
+            made.database().create_table().unwrap();
+            made
+        }
+
+        fn database(&self) -> Database {
+            let file = self.folder.path().join("cache.sqlite3");
+            Database::open(&format!("sqlite://{}", file.display()), "cache_entry", Options::new().clock(self.clock()))
+                .unwrap()
+        }
+    }
+
+    impl Harness for InTable {
+        fn open(&self) -> Box<dyn Backend> {
+            Box::new(self.database())
+        }
+
+        fn clock(&self) -> Clock {
+            self.time.clock.clone()
+        }
+
+        fn wait(&self, timeout: Duration) {
+            self.time.hand.advance(timeout);
+        }
+    }
+
+    larder_cache::conformance!(InTable::new());
 }

@@ -1,0 +1,108 @@
+//! Signing in and out.
+
+use actix_session::Session;
+use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
+use larder_models::User;
+use serde::{Deserialize, Serialize};
+
+use super::{csrf, staff::Frame};
+use crate::{
+    failure::{Failure, see_other},
+    session,
+    state::State,
+};
+
+/// Where signing in leads that came from nowhere.
+const ADMIN: &str = "/admin/";
+
+#[derive(Deserialize)]
+pub(super) struct Query {
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Credentials {
+    username: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+    csrf_token: String,
+}
+
+#[derive(Serialize)]
+struct LoginPage {
+    #[serde(flatten)]
+    frame: Frame,
+    errors: Vec<&'static str>,
+    username: String,
+    next: String,
+}
+
+pub(super) async fn form(
+    state: web::Data<State>,
+    session: Session,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Failure> {
+    let next = query.into_inner().next;
+    let page = LoginPage { frame: Frame::of(&session)?, errors: Vec::new(), username: String::new(), next };
+    state.page("admin/login.html", &page)
+}
+
+pub(super) async fn sign_in(
+    request: HttpRequest,
+    state: web::Data<State>,
+    session: Session,
+    form: web::Form<Credentials>,
+) -> Result<HttpResponse, Failure> {
+    let Credentials { username, password, next, csrf_token } = form.into_inner();
+    csrf::verify(&request, &session, &csrf_token)?;
+    let asked = username.clone();
+    let user = state.read(move |db| User::verify(db, &asked, &password)).await?;
+    if let Some(user) = user.filter(|user| user.is_staff) {
+        session::sign_in(&session, &user)?;
+        return Ok(see_other(inside(&next)));
+    }
+    // Neither says which of the two was wrong, nor whether there is such a user.
+    let errors = vec!["Please enter the username and password of a staff account. Both are case-sensitive."];
+    let page = LoginPage { frame: Frame::of(&session)?, errors, username, next };
+    let mut answer = state.page("admin/login.html", &page)?;
+    *answer.status_mut() = StatusCode::UNAUTHORIZED;
+    Ok(answer)
+}
+
+#[derive(Deserialize)]
+pub(super) struct SignOut {
+    csrf_token: String,
+}
+
+pub(super) async fn sign_out(
+    request: HttpRequest,
+    session: Session,
+    form: web::Form<SignOut>,
+) -> Result<HttpResponse, Failure> {
+    csrf::verify(&request, &session, &form.csrf_token)?;
+    session.purge();
+    Ok(see_other("/"))
+}
+
+/// Returns the address if it is a path of this site, which a browser cannot take for another one.
+fn inside(next: &str) -> &str {
+    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
+    if is_path && next.bytes().all(|byte| byte.is_ascii_graphic()) { next } else { ADMIN }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signing_in_never_leads_to_another_site() {
+        for next in ["/objects/", "/admin/objects/?q=jam&p=2"] {
+            assert_eq!(inside(next), next);
+        }
+        for next in ["", "//evil.test", "/\\evil.test", "https://evil.test", "javascript:x", "/\t/evil.test", "/ä"] {
+            assert_eq!(inside(next), ADMIN, "{next}");
+        }
+    }
+}

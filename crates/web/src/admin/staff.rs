@@ -1,0 +1,75 @@
+//! Who may use the admin, and what every page of it shows around its content.
+
+use std::{fmt, future::Future, pin::Pin};
+
+use actix_session::{Session, SessionExt};
+use actix_web::{FromRequest, HttpRequest, dev::Payload, http::Method, web};
+use larder_models::{Model, User};
+use serde::Serialize;
+
+use super::csrf;
+use crate::{
+    failure::Failure,
+    session::{self, Account, Message},
+    state::State,
+};
+
+/// The active staff user who sent the request. Others are sent to the sign-in page.
+pub(super) struct Staff {
+    pub(super) user: User,
+    pub(super) session: Session,
+}
+
+impl fmt::Debug for Staff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staff").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl FromRequest for Staff {
+    type Error = Failure;
+    type Future = Pin<Box<dyn Future<Output = Result<Self, Failure>>>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let request = request.clone();
+        Box::pin(async move {
+            let session = request.get_session();
+            let sign_in = || Failure::SignIn { next: come_back_to(&request) };
+            let id = session::user_id(&session).ok_or_else(sign_in)?;
+            let state = request.app_data::<web::Data<State>>().cloned();
+            let state = state.ok_or_else(|| Failure::internal("the app has no state"))?;
+            let user = state.read(move |db| User::find(db, id)).await?;
+            let user = user.filter(|user| user.is_staff && user.is_active).ok_or_else(sign_in)?;
+            Ok(Staff { user, session })
+        })
+    }
+}
+
+/// A form that was sent cannot be sent again after signing in; its page can be opened.
+fn come_back_to(request: &HttpRequest) -> String {
+    if request.method() == Method::GET { request.uri().to_string() } else { request.path().to_owned() }
+}
+
+/// What every page of the admin shows around its content.
+#[derive(Debug, Serialize)]
+pub(super) struct Frame {
+    section: &'static str,
+    account: Account,
+    messages: Vec<Message>,
+    csrf_token: String,
+}
+
+impl Frame {
+    /// Makes the frame for a session; takes the messages out of it.
+    ///
+    /// # Errors
+    /// The session cannot be written.
+    pub(super) fn of(session: &Session) -> Result<Self, Failure> {
+        Ok(Frame {
+            section: "admin",
+            account: session::account(session),
+            messages: session::take_messages(session),
+            csrf_token: csrf::token(session)?,
+        })
+    }
+}

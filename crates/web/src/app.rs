@@ -1,0 +1,205 @@
+//! The app put together: which address leads where, and which middleware stands around it.
+
+use std::{fs, io, net::TcpListener, path::Path, sync::Arc};
+
+use actix_web::{
+    App, HttpMessage, HttpServer,
+    body::{BodySize, MessageBody},
+    cookie::Key,
+    dev::{Server, ServiceRequest, ServiceResponse},
+    guard,
+    http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
+    middleware::{DefaultHeaders, Next, from_fn},
+    web,
+};
+use larder_cache::{
+    Caches,
+    page::{PageCache, PageOutcome, policy::request},
+    settings::SettingsError,
+};
+use larder_models::{Database, Signals, invalidation};
+use log::{debug, info};
+
+use crate::{
+    admin,
+    failure::{Failure, error_pages},
+    pages, session,
+    settings::Settings,
+    state::{State, load_templates},
+};
+
+/// The largest form that is read. A body has at most 20,000 characters, which may be twelve bytes each in a form.
+const MAX_FORM_BYTES: usize = 256 * 1024;
+
+/// How long a stopping server waits for requests that are being answered.
+const SHUTDOWN_SECONDS: u64 = 5;
+
+/// What the app is built from, before it knows its address.
+#[derive(Debug)]
+pub struct Parts {
+    /// What the app was told.
+    pub settings: Settings,
+    /// The table of caches.
+    pub caches: Caches,
+    /// The models' database, whose hooks invalidate in these caches.
+    pub database: Database,
+}
+
+impl Parts {
+    /// Opens database and caches and connects them.
+    ///
+    /// # Errors
+    /// Settings that cannot be used, a database that cannot be opened.
+    pub fn open(settings: Settings) -> anyhow::Result<Self> {
+        let caches = open_caches(&settings)?;
+        let signals = Signals::new();
+        invalidation::connect(&signals, &caches);
+        let database = Database::open(&settings.database_url, signals)?;
+        Ok(Parts { settings, caches, database })
+    }
+}
+
+/// Opens the caches of the settings.
+///
+/// # Errors
+/// Every problem with them.
+pub fn open_caches(settings: &Settings) -> Result<Caches, SettingsError> {
+    Caches::builder().aliases(settings.caches.clone()).database_url(&settings.database_url).build()
+}
+
+/// Binds the address and returns it with the server, which runs when it is awaited.
+///
+/// # Errors
+/// The address is taken, a template is wrong, the session key cannot be kept.
+pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
+    let Parts { settings, caches, database } = parts;
+    let listener = TcpListener::bind(&settings.server.bind).map_err(|error| {
+        anyhow::anyhow!("server.bind {}: {error}; is another server running?", settings.server.bind)
+    })?;
+    let address = format!("http://{}", reachable(&listener)?);
+    let templates = load_templates(&settings, caches.clone())?;
+    let client = reqwest::Client::builder().timeout(settings.upstream.timeout).build()?;
+    let upstream = settings.upstream.base_url.clone().unwrap_or_else(|| address.clone());
+    let key = session_key(Path::new("var/session_key"))?;
+    let workers = settings.server.workers;
+    let state = State { settings: Arc::new(settings), caches, database, templates, client, upstream: upstream.into() };
+    let page_cache = page_cache(&state);
+    let mut server = HttpServer::new(move || {
+        App::new()
+            .app_data(web::Data::new(state.clone()))
+            .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
+            .configure(|config| routes(config, &state, &key))
+            .wrap(from_fn(error_pages))
+            .wrap(page_cache.clone())
+            .wrap(security_headers())
+            .wrap(from_fn(allowed_hosts_only))
+            .wrap(from_fn(log_request))
+    });
+    if workers > 0 {
+        server = server.workers(workers);
+    }
+    Ok((address, server.shutdown_timeout(SHUTDOWN_SECONDS).listen(listener)?.run()))
+}
+
+/// Returns the address under which this machine reaches the listener.
+fn reachable(listener: &TcpListener) -> io::Result<String> {
+    let mut address = listener.local_addr()?;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
+    }
+    Ok(address.to_string())
+}
+
+/// Reads the key that session cookies are sealed with, or makes one that only the owner can read.
+fn session_key(file: &Path) -> io::Result<Key> {
+    match fs::read(file) {
+        Ok(bytes) if bytes.len() >= 64 => return Ok(Key::from(&bytes)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let key = Key::generate();
+    crate::cli::write_private(file, key.master())?;
+    Ok(key)
+}
+
+fn page_cache(state: &State) -> PageCache {
+    let server = &state.settings.server;
+    let page_cache = PageCache::new(state.caches.clone())
+        .session_cookies([session::COOKIE])
+        .allowed_hosts(server.allowed_hosts.clone())
+        .debug(server.debug);
+    match &state.settings.site_cache {
+        Some(site) => page_cache.site(site.seconds, &site.alias, &site.key_prefix),
+        None => page_cache,
+    }
+}
+
+fn routes(config: &mut web::ServiceConfig, state: &State, key: &Key) {
+    let debug = state.settings.server.debug;
+    config
+        .service(actix_files::Files::new("/static", &state.settings.server.static_files))
+        .configure(pages::without_session)
+        .service(
+            web::scope("")
+                .wrap(session::middleware(state.database.clone(), key.clone(), debug))
+                .configure(pages::with_session)
+                .configure(admin::routes)
+                .default_service(web::to(|| async { Err::<String, _>(Failure::NotFound) })),
+        );
+}
+
+fn security_headers() -> DefaultHeaders {
+    DefaultHeaders::new()
+        .add((
+            CONTENT_SECURITY_POLICY,
+            "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+        ))
+        .add((X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .add((X_FRAME_OPTIONS, "DENY"))
+        .add((REFERRER_POLICY, "same-origin"))
+}
+
+/// Middleware: answers only for the hosts of the settings, so that no link and no key is made from another.
+async fn allowed_hosts_only<B: MessageBody + 'static>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, actix_web::Error> {
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let allowed = state.is_none_or(|state| {
+        request::host(request.headers())
+            .is_some_and(|host| request::is_allowed(host, &state.settings.server.allowed_hosts))
+    });
+    if allowed {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    let text = "This server does not answer for that host. If it should, add the host to server.allowed_hosts.\n";
+    Ok(request.into_response(actix_web::HttpResponse::BadRequest().body(text)).map_into_right_body())
+}
+
+/// Middleware: one line of the target `http` for each request, with what the page cache did.
+async fn log_request<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, actix_web::Error> {
+    let started = std::time::Instant::now();
+    let answer = next.call(request).await?;
+    let request = answer.request();
+    let cache = request.extensions().get::<PageOutcome>().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let bytes = match answer.response().body().size() {
+        BodySize::Sized(bytes) => bytes,
+        BodySize::None | BodySize::Stream => 0,
+    };
+    let (method, path, status) = (request.method(), request.uri(), answer.status().as_u16());
+    let took_ms = started.elapsed().as_secs_f64() * 1000.0;
+    if path.path().starts_with("/static/") {
+        debug!(target: "http", status, took_ms = format!("{took_ms:.1}"), bytes; "{method} {path}");
+    } else {
+        info!(target: "http", status, cache, took_ms = format!("{took_ms:.1}"), bytes; "{method} {path}");
+    }
+    Ok(answer)
+}
+
+/// A guard for views that answer GET and HEAD.
+pub fn reads() -> impl guard::Guard {
+    guard::Any(guard::Get()).or(guard::Head())
+}

@@ -1,0 +1,143 @@
+//! The command line of the binary `larder`.
+
+#![expect(clippy::print_stdout, reason = "a command answers on standard output")]
+
+mod cache;
+mod check;
+mod serve;
+mod users;
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use larder_cache::backend::database;
+use larder_models::{Database, Signals};
+
+use crate::{logging, settings::Settings};
+
+/// A web app whose pages are cached at four levels, and whose admin invalidates them.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Arguments {
+    /// The settings file; larder.toml unless named. The environment goes before it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the web server
+    Serve {
+        /// First migrate, load sample objects into an empty database, and make an admin account if there is none
+        #[arg(long)]
+        demo: bool,
+    },
+    /// Bring the database up to date
+    Migrate,
+    /// Make a staff account, or give it a new password
+    ///
+    /// The password is asked for, or taken from the environment variable LARDER_SUPERUSER_PASSWORD.
+    Createsuperuser {
+        /// The name to sign in with
+        #[arg(long, default_value = "admin")]
+        username: String,
+    },
+    /// Make the tables of all caches that have the database as their backend
+    Createcachetable {
+        /// Print the SQL instead of running it
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Look into a cache and change it
+    Cache {
+        /// The cache, by its name in the settings
+        #[arg(long, default_value = "default")]
+        alias: String,
+        #[command(subcommand)]
+        command: cache::Command,
+    },
+    /// Find problems with the settings; fails if there is one
+    Check,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    logging::start();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let settings = Settings::load(arguments.config.as_deref())?;
+    match arguments.command {
+        Command::Serve { demo } => serve::serve(settings, demo)?,
+        Command::Migrate => migrate(&open_database(&settings)?)?,
+        Command::Createsuperuser { username } => users::create_superuser(&open_database(&settings)?, &username)?,
+        Command::Createcachetable { dry_run } => create_cache_tables(&settings, dry_run)?,
+        Command::Cache { alias, command } => return cache::run(&settings, &alias, command),
+        Command::Check => return check::check(&settings),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn open_database(settings: &Settings) -> anyhow::Result<Database> {
+    Ok(Database::open(&settings.database_url, Signals::new())?)
+}
+
+fn migrate(database: &Database) -> anyhow::Result<()> {
+    let applied = database.migrate()?;
+    applied.iter().for_each(|name| println!("applied migration {name}"));
+    if applied.is_empty() {
+        println!("the database is up to date");
+    }
+    Ok(())
+}
+
+fn create_cache_tables(settings: &Settings, dry_run: bool) -> anyhow::Result<()> {
+    let aliases = settings.caches.iter().filter(|(_, alias)| alias.backend == "database");
+    let mut found = false;
+    for (alias, cache) in aliases {
+        found = true;
+        let [table] = cache.location.as_slice() else {
+            anyhow::bail!("caches.{alias}.location: must be one table, as in db://cache_entry");
+        };
+        if dry_run {
+            println!("{}", database::Database::create_table_sql(table)?);
+            continue;
+        }
+        let url = cache.options.get("url").and_then(toml::Value::as_str).unwrap_or(&settings.database_url);
+        let store = database::Database::open(url, table, database::Options::new())?;
+        let what = if store.create_table()? { "created" } else { "was there already" };
+        println!("table {table} of cache {alias} {what}");
+    }
+    if !found {
+        println!("no cache has the database as its backend; set CACHE_URL=db://cache_entry for one");
+    }
+    Ok(())
+}
+
+/// Writes a file that only its owner may read, with the folder it stands in.
+///
+/// # Errors
+/// The file system's.
+pub fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    opened.write_all(content)
+}

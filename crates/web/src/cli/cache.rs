@@ -1,0 +1,89 @@
+//! `larder cache`: values of the low-level API from the command line.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use larder_cache::{Timeout, backend::Sharing};
+use serde_json::Value;
+
+use crate::{app::open_caches, settings::Settings};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Print a value as JSON; fails if it is not there
+    Get {
+        /// The key
+        key: String,
+    },
+    /// Store a value
+    Set {
+        /// The key
+        key: String,
+        /// The value, as JSON or as a plain text
+        value: String,
+        /// Seconds until it expires, or "never"; what the settings say if left out
+        #[arg(long, value_parser = timeout)]
+        timeout: Option<Timeout>,
+    },
+    /// Remove a value; fails if it was not there
+    Delete {
+        /// The key
+        key: String,
+    },
+    /// Remove everything from the store, also what others keep in it
+    Clear,
+    /// Print what the store tells about itself
+    Stats,
+}
+
+pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow::Result<ExitCode> {
+    let cache = open_caches(settings)?.get(alias)?;
+    if cache.capabilities().sharing == Sharing::Process {
+        eprintln!(
+            "note: cache {alias} lives in the memory of its process; this command has one of its own, not the server's"
+        );
+    }
+    let cache = cache.blocking().because("command line");
+    let was_there = match command {
+        Command::Get { key } => match cache.get::<Value>(&key)? {
+            Some(value) => {
+                println!("{value}");
+                true
+            }
+            None => {
+                // A read takes a store that is away for a miss; here the difference matters.
+                cache.stats()?;
+                eprintln!("{key} is not there");
+                false
+            }
+        },
+        Command::Set { key, value, timeout } => {
+            let value = serde_json::from_str(&value).unwrap_or(Value::String(value));
+            cache.set(&key, &value, timeout.unwrap_or_default())?;
+            true
+        }
+        Command::Delete { key } => {
+            let was_there = cache.delete(&key)?;
+            if !was_there {
+                eprintln!("{key} is not there");
+            }
+            was_there
+        }
+        Command::Clear => {
+            cache.clear()?;
+            true
+        }
+        Command::Stats => {
+            cache.stats()?.iter().for_each(|(name, value)| println!("{name}: {value}"));
+            true
+        }
+    };
+    Ok(if was_there { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn timeout(text: &str) -> Result<Timeout, String> {
+    match text {
+        "never" | "none" => Ok(Timeout::Never),
+        _ => text.parse::<f64>().map(Timeout::from).map_err(|_| "must be a number of seconds or \"never\"".to_owned()),
+    }
+}

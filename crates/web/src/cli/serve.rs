@@ -1,0 +1,83 @@
+//! `larder serve`: the web server, and with `--demo` all that a first visit needs.
+
+use std::{fs, path::Path};
+
+use actix_web::rt::System;
+use larder_models::{Database, NewUser, Password, User, sample};
+use log::info;
+
+use super::{create_cache_tables, write_private};
+use crate::{
+    app::{self, Parts},
+    settings::Settings,
+};
+
+const ADMIN: &str = "admin";
+
+/// Keeps the password that was made up for the demo, so that it can be shown again. Git ignores the folder.
+const PASSWORD_FILE: &str = "var/admin-password";
+
+/// Without letters that look alike.
+const PASSWORD_LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+const PASSWORD_LENGTH: usize = 16;
+
+pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
+    let parts = Parts::open(settings)?;
+    let password = if demo { set_up(&parts)? } else { None };
+    if let Some(pending) = parts.database.migrations_status()?.iter().find(|migration| !migration.applied) {
+        anyhow::bail!("the database lacks migration {}; run `larder migrate`", pending.name);
+    }
+    for (alias, settings, _) in parts.caches.iter() {
+        info!(alias, address = settings.address(); "opened cache");
+    }
+    System::new().block_on(async {
+        let (address, server) = app::server(parts)?;
+        println!("Larder answers at {address}");
+        if let Some(password) = password {
+            println!("Admin: {address}/admin/  username {ADMIN}  password {password}");
+        } else if demo {
+            println!("Admin: {address}/admin/  (forgot the password? run `larder createsuperuser --username {ADMIN}`)");
+        }
+        println!("Stop it with Ctrl-C");
+        server.await?;
+        info!("stopped");
+        Ok(())
+    })
+}
+
+/// Makes an empty place ready for visitors; returns the password of the account that was made up for it.
+fn set_up(parts: &Parts) -> anyhow::Result<Option<String>> {
+    parts.database.migrate()?;
+    create_cache_tables_if_any(&parts.settings)?;
+    let added = parts.database.write(sample::load)?;
+    if added > 0 {
+        info!(objects = added; "loaded sample data");
+    }
+    admin_password(&parts.database)
+}
+
+fn create_cache_tables_if_any(settings: &Settings) -> anyhow::Result<()> {
+    let any = settings.caches.values().any(|cache| cache.backend == "database");
+    if any { create_cache_tables(settings, false) } else { Ok(()) }
+}
+
+fn admin_password(database: &Database) -> anyhow::Result<Option<String>> {
+    let file = Path::new(PASSWORD_FILE);
+    if database.read(|db| User::by_username(db, ADMIN))?.is_some() {
+        let Ok(kept) = fs::read_to_string(file) else { return Ok(None) };
+        let user = database.read(|db| User::verify(db, ADMIN, &kept))?;
+        return Ok(user.map(|_| kept));
+    }
+    let password = made_up_password()?;
+    let new = NewUser { username: ADMIN.to_owned(), password: Password::new(&password)?, is_staff: true };
+    write_private(file, password.as_bytes())?;
+    database.write(|db| User::create(db, new))?;
+    Ok(Some(password))
+}
+
+fn made_up_password() -> anyhow::Result<String> {
+    let mut random = [0; PASSWORD_LENGTH];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(random.iter().map(|byte| char::from(PASSWORD_LETTERS[usize::from(byte % 32)])).collect())
+}

@@ -1,0 +1,12 @@
+//! The app that shows Larder at work: pages at four levels of caching, an admin whose edits invalidate them, and the
+//! command line.
+
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod failure;
+pub mod logging;
+pub mod pages;
+pub mod session;
+pub mod settings;
+pub mod state;

@@ -1,0 +1,193 @@
+//! Sessions in the database, so that signing out ends them on the server too; and what stands in them.
+
+use std::collections::HashMap;
+
+use actix_session::{
+    Session, SessionMiddleware,
+    config::{PersistentSession, TtlExtensionPolicy},
+    storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key},
+};
+use actix_web::{
+    cookie::{Key, SameSite, time::Duration},
+    web,
+};
+use jiff::{SignedDuration, Timestamp};
+use larder_models::{Database, Session as Row, User};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+
+/// The name of the session cookie, which the page cache knows.
+pub const COOKIE: &str = "larder_session";
+
+/// Django's `SESSION_COOKIE_AGE`: two weeks.
+const LIFETIME: Duration = Duration::days(14);
+
+const USER_ID: &str = "user_id";
+const USERNAME: &str = "username";
+const MESSAGES: &str = "messages";
+
+/// Returns the middleware. Cookies are for HTTPS only, unless `debug`.
+pub fn middleware(database: Database, key: Key, debug: bool) -> SessionMiddleware<DatabaseStore> {
+    let lifetime = PersistentSession::default()
+        .session_ttl(LIFETIME)
+        .session_ttl_extension_policy(TtlExtensionPolicy::OnStateChanges);
+    SessionMiddleware::builder(DatabaseStore(database), key)
+        .cookie_name(COOKIE.to_owned())
+        .cookie_secure(!debug)
+        .cookie_same_site(SameSite::Lax)
+        .session_lifecycle(lifetime)
+        .build()
+}
+
+/// Keeps sessions in the table `session`.
+#[derive(Debug, Clone)]
+pub struct DatabaseStore(Database);
+
+impl DatabaseStore {
+    async fn run<T: Send + 'static>(
+        &self,
+        queries: impl FnOnce(&Database) -> larder_models::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let database = self.0.clone();
+        Ok(web::block(move || queries(&database)).await??)
+    }
+}
+
+impl SessionStore for DatabaseStore {
+    async fn load(&self, key: &SessionKey) -> Result<Option<HashMap<String, String>>, LoadError> {
+        let id = key.as_ref().to_owned();
+        let row = self.run(move |database| database.read(|db| Row::load(db, &id))).await.map_err(LoadError::Other)?;
+        let state = row.map(|row| serde_json::from_str(&row.state)).transpose();
+        state.map_err(|error| LoadError::Deserialization(error.into()))
+    }
+
+    async fn save(&self, state: HashMap<String, String>, ttl: &Duration) -> Result<SessionKey, SaveError> {
+        let key = generate_session_key();
+        let id = key.as_ref().to_owned();
+        let state = serde_json::to_string(&state).map_err(|error| SaveError::Serialization(error.into()))?;
+        let expires = expires(ttl);
+        let save = move |database: &Database| {
+            database.write(|db| {
+                // New sessions are rare enough to sweep the old ones along with them.
+                Row::delete_expired(db)?;
+                Row::save(db, &id, &state, expires)
+            })
+        };
+        self.run(save).await.map_err(SaveError::Other)?;
+        Ok(key)
+    }
+
+    async fn update(
+        &self,
+        key: SessionKey,
+        state: HashMap<String, String>,
+        ttl: &Duration,
+    ) -> Result<SessionKey, UpdateError> {
+        let id = key.as_ref().to_owned();
+        let text = serde_json::to_string(&state).map_err(|error| UpdateError::Serialization(error.into()))?;
+        let expires = expires(ttl);
+        let update = move |database: &Database| database.write(|db| Row::update(db, &id, &text, expires));
+        if self.run(update).await.map_err(UpdateError::Other)? {
+            return Ok(key);
+        }
+        // It ended meanwhile: what the visitor does now starts another one.
+        self.save(state, ttl).await.map_err(|error| UpdateError::Other(error.into()))
+    }
+
+    async fn update_ttl(&self, key: &SessionKey, ttl: &Duration) -> anyhow::Result<()> {
+        let id = key.as_ref().to_owned();
+        let expires = expires(ttl);
+        self.run(move |database| database.write(|db| Row::touch(db, &id, expires))).await.map(drop)
+    }
+
+    async fn delete(&self, key: &SessionKey) -> anyhow::Result<()> {
+        let id = key.as_ref().to_owned();
+        self.run(move |database| database.write(|db| Row::delete(db, &id))).await.map(drop)
+    }
+}
+
+fn expires(ttl: &Duration) -> Timestamp {
+    Timestamp::now().checked_add(SignedDuration::from_secs(ttl.whole_seconds())).unwrap_or(Timestamp::MAX)
+}
+
+/// Who is signed in, for the navigation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Account {
+    /// The name; `None` if nobody is signed in.
+    pub username: Option<String>,
+}
+
+/// Returns who is signed in.
+pub fn account(session: &Session) -> Account {
+    Account { username: session.get(USERNAME).ok().flatten() }
+}
+
+/// Returns the id of the user who is signed in.
+pub fn user_id(session: &Session) -> Option<i64> {
+    session.get(USER_ID).ok().flatten()
+}
+
+/// Signs a user in, under a new session id.
+///
+/// # Errors
+/// The session cannot be written.
+pub fn sign_in(session: &Session, user: &User) -> Result<(), Failure> {
+    session.renew();
+    session.insert(USER_ID, user.id).map_err(Failure::internal)?;
+    session.insert(USERNAME, &user.username).map_err(Failure::internal)
+}
+
+/// A message that the next page shows once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Message {
+    /// `success`, `error`, `info` or `warning`.
+    pub level: String,
+    /// What it says.
+    pub text: String,
+    /// Where it leads.
+    pub link: Option<Link>,
+}
+
+/// The link of a [`Message`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Link {
+    /// The address.
+    pub href: String,
+    /// The words.
+    pub text: String,
+}
+
+impl Message {
+    /// Makes a message that something worked.
+    pub fn success(text: impl Into<String>) -> Self {
+        Message { level: "success".to_owned(), text: text.into(), link: None }
+    }
+
+    /// Makes a message that something is not as expected.
+    pub fn warning(text: impl Into<String>) -> Self {
+        Message { level: "warning".to_owned(), text: text.into(), link: None }
+    }
+
+    /// Adds a link.
+    #[must_use]
+    pub fn link(mut self, href: impl Into<String>, text: impl Into<String>) -> Self {
+        self.link = Some(Link { href: href.into(), text: text.into() });
+        self
+    }
+}
+
+/// Leaves a message for the next page.
+///
+/// # Errors
+/// The session cannot be written.
+pub fn add_message(session: &Session, message: Message) -> Result<(), Failure> {
+    let mut messages: Vec<Message> = session.get(MESSAGES).ok().flatten().unwrap_or_default();
+    messages.push(message);
+    session.insert(MESSAGES, messages).map_err(Failure::internal)
+}
+
+/// Returns the messages and forgets them.
+pub fn take_messages(session: &Session) -> Vec<Message> {
+    session.remove_as(MESSAGES).and_then(Result::ok).unwrap_or_default()
+}
