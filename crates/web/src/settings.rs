@@ -236,7 +236,7 @@ fn read_site_cache(section: &mut Section<'_>) -> Option<SiteCache> {
 
 #[cfg(test)]
 mod tests {
-    use larder_cache::Timeout;
+    use larder_cache::{Timeout, backend::locmem::LocmemOptions};
 
     use super::*;
 
@@ -246,11 +246,22 @@ mod tests {
 
     #[test]
     fn the_file_in_the_repository_says_what_holds_without_it() {
-        let file = read(include_str!("../../../larder.toml"), &[]).unwrap();
+        let mut file = read(include_str!("../../../larder.toml"), &[]).unwrap();
         let mut without = read("", &[]).unwrap();
         // A checkout is for development, an installation without a file is not.
         assert!(file.server.debug && !without.server.debug);
         without.server.debug = true;
+        let default = LocmemOptions::default();
+        let options = std::mem::take(&mut file.caches.get_mut("default").unwrap().options);
+        let expected = [
+            ("cull_frequency", default.cull_frequency),
+            ("max_bytes", default.max_bytes),
+            ("max_entries", default.max_entries),
+        ];
+        assert_eq!(
+            options,
+            expected.map(|(name, value)| (name.to_owned(), Value::from(value as i64))).into_iter().collect()
+        );
         assert_eq!(format!("{file:?}"), format!("{without:?}"));
     }
 

@@ -28,7 +28,8 @@
 //! of all pages first. `touch` does not bring an expired row back. `COUNT(*)` is not asked at each write.
 
 use std::{
-    error, fmt,
+    error, fmt, fs,
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -147,6 +148,7 @@ pub struct Database(Arc<Inner>);
 struct Inner {
     table: String,
     sql: Statements,
+    path: String,
     pool: Pool<ConnectionManager<SqliteConnection>>,
     options: Options,
     writer: Mutex<()>,
@@ -182,15 +184,19 @@ impl Database {
             .connection_customizer(Box::new(Pragmas))
             .error_handler(Box::new(NopErrorHandler))
             .build_unchecked(ConnectionManager::new(path));
+        let path = path.to_owned();
         let (writer, until_count) = (Mutex::new(()), AtomicUsize::new(0));
-        Ok(Database(Arc::new(Inner { table: table.to_owned(), sql, pool, options, writer, until_count })))
+        Ok(Database(Arc::new(Inner { table: table.to_owned(), sql, path, pool, options, writer, until_count })))
     }
 
-    /// Makes the table and its index; tells whether the table was missing.
+    /// Makes the table and its index, and the folder of the database; tells whether the table was missing.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the database refuses.
     pub fn create_table(&self) -> Result<bool> {
+        if let Some(folder) = Path::new(&self.0.path).parent() {
+            fs::create_dir_all(folder).map_err(|error| Error::unavailable(label(&self.0.table), error))?;
+        }
         self.write(|connection| {
             connection.immediate_transaction(|connection| {
                 let sql = &self.0.sql;

@@ -30,7 +30,7 @@
 //! | | key, value |
 
 use std::{
-    fmt::{self, Write as _},
+    fmt::{self, Display, Write as _},
     fs, io,
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -44,13 +44,14 @@ use std::{
 
 use bytes::Bytes;
 use fs4::{FileExt, TryLockError};
-use log::debug;
+use log::Level;
 use sha2::{Digest, Sha256};
 
 use super::{Backend, Capabilities, Entry, Sharing, Stats, Value};
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, Result},
+    events,
     timeout::Expiry,
 };
 
@@ -270,7 +271,8 @@ impl File {
             Found::Nothing => return Ok(None),
             Found::Expired => {}
             Found::Damaged(reason) => {
-                debug!(target: "cache", "removed damaged entry path={:?} reason={reason:?}", place.path);
+                let fields: [(&str, &dyn Display); 2] = [("path", &place.path.display()), ("reason", &reason)];
+                events::line(Level::Debug, "removed damaged entry", &fields);
             }
         }
         self.remove(place, turn)?;

@@ -15,7 +15,9 @@
 
 use std::{
     collections::HashMap,
-    error, fmt, io,
+    error, fmt,
+    fmt::Display,
+    io,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,13 +25,14 @@ use std::{
     time::Duration,
 };
 
-use log::{debug, info, warn};
+use log::Level;
 
 use super::{Backend, Capabilities, Entry, Stats, Value};
 use crate::{
     breaker::{Breaker, Failure},
     clock::Clock,
     error::{Causes, Error, Result},
+    events,
     timeout::Expiry,
 };
 
@@ -235,7 +238,8 @@ impl<B: Backend + ?Sized> Guarded<B> {
         }
         drop(condition);
         if let Some(outage) = outage {
-            info!(target: "cache", "store answers again store={:?} outage_ms={}", self.store, outage.as_millis());
+            let fields: [(&str, &dyn Display); 2] = [("store", &self.store), ("outage_ms", &outage.as_millis())];
+            events::line(Level::Info, "store answers again", &fields);
         }
     }
 
@@ -247,14 +251,11 @@ impl<B: Backend + ?Sized> Guarded<B> {
             self.disturbed.store(true, Ordering::SeqCst);
             condition.breaker.failure(self.clock.now(), failure)
         };
-        let error = Causes(error).to_string();
+        let fields: [(&str, &dyn Display); 2] = [("store", &self.store), ("error", &Causes(error))];
         if begins {
-            warn!(
-                target: "cache",
-                "store failed store={:?} error={error:?}; pages are answered without it", self.store
-            );
+            events::line(Level::Warn, "store failed, pages are answered without it", &fields);
         } else {
-            debug!(target: "cache", "store failed again store={:?} error={error:?}", self.store);
+            events::line(Level::Debug, "store failed again", &fields);
         }
     }
 

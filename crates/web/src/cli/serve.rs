@@ -1,12 +1,16 @@
 //! `larder serve`: the web server, and with `--demo` all that a first visit needs.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
 
 use actix_web::rt::System;
 use larder_models::{Database, NewUser, Password, User, sample};
 use log::info;
 
-use super::{create_cache_tables, write_private};
+use super::{create_cache_tables, open_database, write_private};
 use crate::{
     app::{self, Parts},
     settings::Settings,
@@ -33,13 +37,15 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
     }
     System::new().block_on(async {
         let (address, server) = app::server(parts)?;
-        println!("Larder answers at {address}");
-        if let Some(password) = password {
-            println!("Admin: {address}/admin/  username {ADMIN}  password {password}");
-        } else if demo {
-            println!("Admin: {address}/admin/  (forgot the password? run `larder createsuperuser --username {ADMIN}`)");
-        }
-        println!("Stop it with Ctrl-C");
+        let admin = match (password, demo) {
+            (Some(password), _) => format!("Admin: {address}/admin/  username {ADMIN}  password {password}\n"),
+            (None, true) => format!(
+                "Admin: {address}/admin/  (forgot the password? run `larder createsuperuser --username {ADMIN}`)\n"
+            ),
+            (None, false) => String::new(),
+        };
+        // Nobody may be reading; the server serves all the same.
+        let _ = write!(io::stdout(), "Larder answers at {address}\n{admin}Stop it with Ctrl-C\n");
         server.await?;
         info!("stopped");
         Ok(())
@@ -50,7 +56,8 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
 fn set_up(parts: &Parts) -> anyhow::Result<Option<String>> {
     parts.database.migrate()?;
     create_cache_tables_if_any(&parts.settings)?;
-    let added = parts.database.write(sample::load)?;
+    // Without the hooks: the database is new, so nothing is cached that shows its objects.
+    let added = open_database(&parts.settings)?.write(sample::load)?;
     if added > 0 {
         info!(objects = added; "loaded sample data");
     }

@@ -1,0 +1,155 @@
+//! The command line, as an operator uses it.
+
+use std::{fs, process::Output};
+
+use larder_cache::conformance::server::MemcachedServer;
+use tempfile::TempDir;
+
+use crate::site::{Site, run};
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[test]
+fn a_second_start_keeps_the_data_and_the_password() {
+    let site = Site::start();
+    let staff = site.staff();
+    assert_eq!(staff.submit("/admin/objects/1/change/", &[("title", "Kept")]).status(), 303);
+    let password = site.password.clone();
+    let (folder, code) = site.stop();
+    assert_eq!(code, Some(0), "Ctrl-C is no error");
+    let site = Site::start_in(folder, &[]);
+    assert_eq!(site.password, password);
+    assert_eq!(site.visitor().page("/objects/1/").one("h1"), "Kept");
+    assert_eq!(site.staff().page("/admin/objects/?p=2").all("tbody tr").len(), 4, "no sample was loaded again");
+}
+
+#[test]
+fn serving_without_migrations_says_what_to_run() {
+    let folder = folder();
+    let output = run(folder.path(), &["serve"], &[]);
+    assert!(!output.status.success());
+    assert!(text(&output).contains("run `larder migrate`"), "{}", text(&output));
+    assert!(run(folder.path(), &["migrate"], &[]).status.success());
+    let again = run(folder.path(), &["migrate"], &[]);
+    assert!(text(&again).contains("up to date"));
+}
+
+#[test]
+fn createsuperuser_takes_the_password_from_the_environment() {
+    let folder = folder();
+    run(folder.path(), &["migrate"], &[]);
+    let create = |password: &str| {
+        let environment = [("LARDER_SUPERUSER_PASSWORD", password)];
+        run(folder.path(), &["createsuperuser", "--username", "anna"], &environment)
+    };
+    assert!(text(&create("short")).contains("8"), "{}", text(&create("short")));
+    assert!(text(&create("quince jelly")).contains("anna was created"));
+    assert!(text(&create("medlar jelly")).contains("anna has a new password"));
+    let asked = run(folder.path(), &["createsuperuser"], &[]);
+    assert!(!asked.status.success() && text(&asked).contains("LARDER_SUPERUSER_PASSWORD"), "{}", text(&asked));
+
+    let site = Site::start_in(folder, &[]);
+    let answer = site.visitor().submit("/admin/login/", &[("username", "anna"), ("password", "medlar jelly")]);
+    assert_eq!(answer.status(), 303);
+}
+
+#[test]
+fn createcachetable_makes_the_table_once() {
+    let folder = folder();
+    let environment = [("CACHE_URL", "db://cache_entry")];
+    let dry = run(folder.path(), &["createcachetable", "--dry-run"], &environment);
+    assert!(text(&dry).contains("CREATE TABLE") && text(&dry).contains("cache_entry"), "{}", text(&dry));
+    assert!(!run(folder.path(), &["cache", "set", "key", "1"], &environment).status.success());
+    assert!(text(&run(folder.path(), &["createcachetable"], &environment)).contains("created"));
+    assert!(text(&run(folder.path(), &["createcachetable"], &environment)).contains("was there already"));
+    assert!(run(folder.path(), &["cache", "set", "key", "1"], &environment).status.success());
+    assert!(text(&run(folder.path(), &["createcachetable"], &[])).contains("no cache has the database"));
+}
+
+fn values_live_from_command_to_command(address: &str) {
+    let folder = folder();
+    let cache = |arguments: &[&str]| run(folder.path(), &[&["cache"], arguments].concat(), &[("CACHE_URL", address)]);
+    assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
+    for (value, shown) in [("{\"a\": [1, null]}", "{\"a\":[1,null]}"), ("5", "5"), ("plain text", "\"plain text\"")] {
+        assert!(cache(&["set", "key", value]).status.success());
+        assert_eq!(String::from_utf8_lossy(&cache(&["get", "key"]).stdout).trim(), shown);
+    }
+    assert!(cache(&["set", "key", "5", "--timeout", "0"]).status.success());
+    assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
+    cache(&["set", "key", "5", "--timeout", "never"]);
+    assert!(cache(&["delete", "key"]).status.success());
+    assert_eq!(cache(&["delete", "key"]).status.code(), Some(1));
+    cache(&["set", "key", "5"]);
+    assert!(cache(&["clear"]).status.success());
+    assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
+    assert!(!text(&cache(&["stats"])).is_empty());
+    assert_eq!(cache(&["--alias", "nowhere", "stats"]).status.code(), Some(1));
+}
+
+#[test]
+fn cache_commands_work_on_memcached() {
+    let server = MemcachedServer::start();
+    values_live_from_command_to_command(&format!("memcached://{}", server.address()));
+}
+
+#[test]
+fn cache_commands_work_on_files() {
+    let folder = folder();
+    values_live_from_command_to_command(&format!("file://{}", folder.path().display()));
+}
+
+#[test]
+fn a_store_that_is_down_is_an_error_on_the_command_line() {
+    let mut server = MemcachedServer::start();
+    let address = format!("memcached://{}", server.address());
+    server.stop();
+    let folder = folder();
+    for arguments in
+        [&["cache", "get", "key"][..], &["cache", "set", "key", "1"], &["cache", "delete", "key"], &["cache", "stats"]]
+    {
+        let output = run(folder.path(), arguments, &[("CACHE_URL", &address)]);
+        assert!(
+            !output.status.success() && text(&output).contains("is not available"),
+            "{arguments:?} {}",
+            text(&output)
+        );
+    }
+}
+
+#[test]
+fn check_names_every_problem() {
+    let folder = folder();
+    let check = |environment: &[(&str, &str)]| run(folder.path(), &["check"], environment);
+    assert!(text(&check(&[])).contains("run `larder migrate`"));
+    run(folder.path(), &["migrate"], &[]);
+    let fine = check(&[]);
+    assert!(fine.status.success() && text(&fine).contains("no problems"), "{}", text(&fine));
+
+    for (name, value, expected) in [
+        ("CACHE_URL", "memcachd://localhost", "did you mean \"memcached\"?"),
+        ("CACHE_URL", "locmem://?max_entires=5", "did you mean max_entries?"),
+        ("CACHE_URL", "file://relative/folder", "must be an absolute folder"),
+        ("CACHE_URL", "db://no-such-table!", "caches.default.location"),
+        ("LARDER__SERVER__BND", "x", "server.bnd: is not a setting; did you mean bind?"),
+        ("LARDER__SERVER__BIND", "0.0.0.0:80", "server.debug: must be false"),
+        ("DATABASE_URL", "postgres://localhost/larder", "sqlite://"),
+    ] {
+        let output = check(&[(name, value)]);
+        assert!(!output.status.success() && text(&output).contains(expected), "{name}={value}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_typing_error_in_the_file_stops_the_start() {
+    let folder = folder();
+    fs::write(folder.path().join("larder.toml"), "[caches.default]\ntimeout = \"soon\"\n").unwrap();
+    let output = run(folder.path(), &["serve", "--demo"], &[]);
+    assert!(!output.status.success());
+    assert!(text(&output).contains("caches.default.timeout: must be a number of seconds"), "{}", text(&output));
+}

@@ -1,0 +1,104 @@
+//! What the project is for: edit an object, and see it on the next load of every page that shows it.
+
+use larder_cache::conformance::server::MemcachedServer;
+
+use crate::site::{Site, Visitor};
+
+const PAGES: [&str; 4] = ["/objects/", "/objects/1/", "/levels/", "/levels/view/"];
+
+/// Opens all pages twice, so that what can be cached is.
+fn warm(visitor: &Visitor) {
+    for path in PAGES.iter().chain(&PAGES) {
+        visitor.page(path);
+    }
+}
+
+fn an_edit_shows_everywhere(environment: &[(&str, &str)]) -> Site {
+    let site = Site::start_with(environment);
+    let (visitor, staff) = (site.visitor(), site.staff());
+    warm(&visitor);
+    let edit = |title: &str| {
+        let answer = staff.submit("/admin/objects/1/change/", &[("title", title)]);
+        assert_eq!(answer.status(), 303, "{}", answer.text().unwrap());
+    };
+    for title in ["A new title", "Another <b>title</b> & more"] {
+        edit(title);
+        assert_eq!(visitor.page("/objects/1/").one("h1"), title);
+        assert!(visitor.page("/objects/").all(".jars h2").iter().any(|heading| heading == title));
+        warm(&visitor);
+    }
+
+    let answer = staff.submit("/admin/objects/add/", &[("title", "Brand new"), ("body", "Text")]);
+    assert_eq!(answer.status(), 303);
+    assert_eq!(visitor.page("/objects/").all(".jars h2")[0], "Brand new");
+    let levels = visitor.page("/levels/");
+    for level in ["fragment", "value"] {
+        assert!(levels.one(&format!("section[aria-labelledby=level-{level}] .state")).contains("Brand new"));
+    }
+
+    warm(&visitor);
+    let answer = staff.submit("/admin/objects/1/delete/", &[]);
+    assert_eq!(answer.status(), 303);
+    assert_eq!(visitor.get("/objects/1/").status(), 404);
+    assert!(!visitor.page("/objects/").all(".jars h2").contains(&"Another <b>title</b> & more".to_owned()));
+    site
+}
+
+/// The lines that an edit of object 1 leaves after all pages were opened.
+fn assert_log(site: &Site) {
+    let log = site.log();
+    for expected in [
+        r#"INFO  cache: invalidated key=objects alias=default cause="post_save Object#1" entries=1"#,
+        r#"INFO  cache: invalidated tag=object alias=default cause="post_save Object#1" entries=4 removed="fragment levels_newest, fragment object_list, key objects, page /levels/view/""#,
+        r#"INFO  cache: invalidated tag=object:1 alias=default cause="post_save Object#1" entries=1 removed="page /objects/1/""#,
+        r#"INFO  cache: invalidated tag=object:1 alias=default cause="post_delete Object#1""#,
+        "DEBUG cache: hit page=/objects/1/ alias=default took_us=",
+        "DEBUG cache: miss page=/objects/1/ alias=default reason=\"tag object:1 changed\"",
+    ] {
+        assert!(log.contains(expected), "{expected} is not in {log}");
+    }
+}
+
+#[test]
+fn on_locmem() {
+    assert_log(&an_edit_shows_everywhere(&[]));
+}
+
+#[test]
+fn on_memcached() {
+    let server = MemcachedServer::start();
+    assert_log(&an_edit_shows_everywhere(&[("CACHE_URL", &format!("memcached://{}", server.address()))]));
+}
+
+#[test]
+fn on_memcached_through_r2d2() {
+    let server = MemcachedServer::start();
+    assert_log(&an_edit_shows_everywhere(&[("CACHE_URL", &format!("memcached://{}?driver=r2d2", server.address()))]));
+}
+
+#[test]
+fn on_files() {
+    let folder = tempfile::tempdir().unwrap();
+    assert_log(&an_edit_shows_everywhere(&[("CACHE_URL", &format!("file://{}", folder.path().display()))]));
+}
+
+#[test]
+fn in_the_database() {
+    assert_log(&an_edit_shows_everywhere(&[("CACHE_URL", "db://cache_entry")]));
+}
+
+#[test]
+fn without_a_cache() {
+    let site = an_edit_shows_everywhere(&[("CACHE_URL", "dummy://")]);
+    assert!(!site.log().contains(" hit "));
+}
+
+#[test]
+fn an_edit_leaves_the_pages_of_other_objects_alone() {
+    let site = Site::start();
+    let (visitor, staff) = (site.visitor(), site.staff());
+    let other = visitor.page("/objects/2/");
+    assert_eq!(staff.submit("/admin/objects/1/change/", &[("title", "New")]).status(), 303);
+    assert_eq!(visitor.page("/objects/2/"), other);
+    assert!(!site.log().contains("miss page=/objects/2/ alias=default reason=\"tag"));
+}

@@ -1,0 +1,39 @@
+# List the recipes
+default:
+    @just --list --unsorted
+
+# Run the app on embedded defaults: SQLite, local memory, a built-in slow API
+run: (system-packages "build")
+    cargo run --package larder-web -- serve --demo
+
+# Run a command of the binary: just larder cache stats
+larder *arguments: (system-packages "build")
+    @cargo run --quiet --package larder-web -- {{ arguments }}
+
+# Run all tests; they start the servers that they need
+test: (system-packages "build" "test")
+    cargo test --workspace --all-features
+
+# What must hold before the tests: format, lints, docs, licences
+check: (system-packages "build")
+    cargo fmt --all --check
+    cargo clippy --workspace --all-features --all-targets -- -D warnings
+    cargo clippy --package larder-cache --no-default-features -- -D warnings
+    cargo clippy --package larder-cache --no-default-features --features page -- -D warnings
+    cargo clippy --package larder-cache --no-default-features --features template,memcached -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
+    @command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; run: cargo install --locked cargo-deny"; exit 1; }
+    cargo deny check bans licenses sources
+
+# Format the code
+format:
+    cargo fmt --all
+
+# Remove the database, sessions and the admin's password that `just run` made
+reset:
+    rm -rf var
+
+# See to the system packages for building or testing
+[private]
+system-packages +uses:
+    @scripts/system-packages {{ uses }}
