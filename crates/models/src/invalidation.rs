@@ -7,7 +7,6 @@
 use larder_cache::Caches;
 
 use crate::{
-    error::Source,
     model::Model,
     object::Object,
     signals::{Deleted, Saved, Signals},
@@ -46,21 +45,32 @@ pub fn object_tag(id: i64) -> String {
 pub fn connect(signals: &Signals, caches: &Caches) {
     let on_save = caches.clone();
     signals.post_save::<Object>("invalidate", move |event: &Saved<Object>| {
-        invalidate(&on_save, event.object.pk(), &event.cause())
+        Ok(invalidate_objects(&on_save, [event.object.pk()], &event.cause())?)
     });
     let on_delete = caches.clone();
     signals.post_delete::<Object>("invalidate", move |event: &Deleted<Object>| {
-        invalidate(&on_delete, event.object.pk(), &event.cause())
+        Ok(invalidate_objects(&on_delete, [event.object.pk()], &event.cause())?)
     });
 }
 
-/// Tries everything even if something fails: what failed is kept by the cache and delivered later.
-fn invalidate(caches: &Caches, id: i64, cause: &str) -> Result<(), Source> {
-    let mut failed = None;
+/// Makes stale, in every cache, whatever shows one of these objects or a list of them. The receivers call it; call it
+/// yourself after a write that sends no signals.
+///
+/// Tries everything even if something fails: what failed is kept by the cache and delivered when its store answers.
+///
+/// # Errors
+/// The last failure.
+pub fn invalidate_objects(
+    caches: &Caches,
+    ids: impl IntoIterator<Item = i64>,
+    cause: &str,
+) -> larder_cache::Result<()> {
+    let tags: Vec<String> = std::iter::once(ANY_OBJECT_TAG.to_owned()).chain(ids.into_iter().map(object_tag)).collect();
+    let mut result = Ok(());
     for (_, _, cache) in caches.iter() {
         let cache = cache.blocking().because(cause);
-        failed = cache.delete(OBJECTS_KEY).err().or(failed);
-        failed = cache.invalidate_tags([ANY_OBJECT_TAG.to_owned(), object_tag(id)]).err().or(failed);
+        result = cache.delete(OBJECTS_KEY).map(drop).and(result);
+        result = cache.invalidate_tags(tags.clone()).and(result);
     }
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    result
 }

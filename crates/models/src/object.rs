@@ -109,6 +109,14 @@ impl Object {
         Ok(object::table.count().get_result(db.conn())?)
     }
 
+    /// Returns the ids of all objects.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn ids(db: &mut Db) -> Result<Vec<i64>> {
+        Ok(object::table.select(object::id).load(db.conn())?)
+    }
+
     /// Loads one page of a list.
     ///
     /// # Errors

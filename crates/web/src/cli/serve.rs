@@ -7,7 +7,8 @@ use std::{
 };
 
 use actix_web::rt::System;
-use larder_models::{Database, NewUser, Password, User, sample};
+use larder_cache::backend::Sharing;
+use larder_models::{Database, NewUser, Object, Password, User, invalidation, sample};
 use log::info;
 
 use super::{create_cache_tables, open_database, write_private};
@@ -56,12 +57,25 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
 fn set_up(parts: &Parts) -> anyhow::Result<Option<String>> {
     parts.database.migrate()?;
     create_cache_tables_if_any(&parts.settings)?;
-    // Without the hooks: the database is new, so nothing is cached that shows its objects.
-    let added = open_database(&parts.settings)?.write(sample::load)?;
-    if added > 0 {
-        info!(objects = added; "loaded sample data");
-    }
+    load_sample(parts)?;
     admin_password(&parts.database)
+}
+
+/// Loads the sample without the hooks, whose lines for each object would hide what a newcomer should read.
+fn load_sample(parts: &Parts) -> anyhow::Result<()> {
+    let objects = open_database(&parts.settings)?.write(sample::load)?;
+    if objects == 0 {
+        return Ok(());
+    }
+    info!(objects; "loaded sample data");
+    // A store that others share may hold pages of a database that was here before.
+    let is_shared = parts.caches.iter().any(|(_, _, cache)| cache.capabilities().sharing != Sharing::Process);
+    if is_shared {
+        let ids = parts.database.read(Object::ids)?;
+        // What fails is kept and delivered later; the log says so.
+        let _ = invalidation::invalidate_objects(&parts.caches, ids, "loaded sample data");
+    }
+    Ok(())
 }
 
 fn create_cache_tables_if_any(settings: &Settings) -> anyhow::Result<()> {
