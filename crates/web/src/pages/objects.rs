@@ -40,7 +40,10 @@ impl Card {
     fn of(object: Object) -> Self {
         let text = object.body.split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = match text.char_indices().nth(EXCERPT_CHARS) {
-            Some((end, _)) => format!("{}…", text[..end].trim_end()),
+            Some((end, _)) => {
+                let words = text[..end].rsplit_once(' ').map_or(&text[..end], |(words, _)| words);
+                format!("{}…", words.trim_end_matches([',', ';', ':', '.', ' ']))
+            }
             None => text,
         };
         Card { id: object.id, title: object.title, excerpt, updated: object.updated }
