@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[cfg(feature = "page")]
+mod handles;
+mod levels;
 mod page;
 mod stores;

@@ -55,6 +55,7 @@ mod locmem {
     }
 
     larder_cache::conformance!(InMemory::new());
+    crate::levels::levels!(InMemory::new());
 }
 
 mod file {
@@ -90,9 +91,9 @@ mod file {
     }
 
     larder_cache::conformance!(InFolder::new());
+    crate::levels::levels!(InFolder::new());
 }
 
-#[cfg(feature = "memcached")]
 mod memcached {
     use larder_cache::{
         backend::memcached::{Driver, Memcached, Settings},
@@ -134,17 +135,17 @@ mod memcached {
         use super::*;
 
         larder_cache::conformance!(OnServer::new(Driver::Meta));
+        crate::levels::levels!(OnServer::new(Driver::Meta));
     }
 
-    #[cfg(feature = "memcached-r2d2")]
     mod r2d2 {
         use super::*;
 
         larder_cache::conformance!(OnServer::new(Driver::R2d2));
+        crate::levels::levels!(OnServer::new(Driver::R2d2));
     }
 }
 
-#[cfg(feature = "database")]
 mod database {
     use larder_cache::backend::database::{Database, Options};
     use tempfile::TempDir;
@@ -185,4 +186,5 @@ mod database {
     }
 
     larder_cache::conformance!(InTable::new());
+    crate::levels::levels!(InTable::new());
 }

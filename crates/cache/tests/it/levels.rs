@@ -1,0 +1,99 @@
+//! Pages, fragments and values on every store, through the real middleware and the real template block.
+
+use std::{cell::Cell, rc::Rc, sync::Arc};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse,
+    test::{TestRequest, call_service, init_service, read_body},
+    web,
+};
+use larder_cache::{
+    Caches,
+    conformance::Harness,
+    page::{PageCache, cache_page},
+    settings::AliasSettings,
+    template::{Context, Lazy, Templates},
+};
+
+fn caches<H: Harness>(harness: &Arc<H>) -> Caches {
+    let opened = Arc::clone(harness);
+    let mut settings = AliasSettings::default();
+    settings.backend = "under test".into();
+    let builder = Caches::builder().backend("under test", move |_| Ok(opened.open())).clock(harness.clock());
+    builder.alias("default", settings).build().unwrap()
+}
+
+pub(crate) async fn a_page_is_made_once_until_its_tag_changes<H: Harness>(harness: Arc<H>) {
+    let caches = caches(&harness);
+    let runs = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&runs);
+    let view = move |request: HttpRequest| {
+        counted.set(counted.get() + 1);
+        let body = format!("{} run {}", request.path(), counted.get());
+        async { HttpResponse::Ok().insert_header(("vary", "accept-language")).body(body) }
+    };
+    let mark = cache_page(300).tags(|request| vec![format!("object:{}", &request.match_info()["id"])]);
+    let app = App::new().route("/{id}", web::get().to(view).wrap(mark)).wrap(PageCache::new(caches.clone()));
+    let app = init_service(app).await;
+    let get = async |uri: &str, language: &str| {
+        let request =
+            TestRequest::get().uri(uri).insert_header(("host", "a")).insert_header(("accept-language", language));
+        read_body(call_service(&app, request.to_request()).await).await
+    };
+    for _ in 0..2 {
+        assert_eq!(get("/1", "de").await, "/1 run 1");
+    }
+    assert_eq!(get("/1", "en").await, "/1 run 2");
+    assert_eq!(get("/2", "de").await, "/2 run 3");
+    assert_eq!(get("/1", "de").await, "/1 run 1");
+    caches.default_cache().invalidate_tags(["object:1"]).await.unwrap();
+    assert_eq!(get("/1", "de").await, "/1 run 4");
+    assert_eq!(get("/1", "en").await, "/1 run 5");
+    assert_eq!(get("/2", "de").await, "/2 run 3");
+    assert_eq!(runs.get(), 5);
+}
+
+pub(crate) fn a_fragment_is_made_once_until_it_is_invalidated<H: Harness>(harness: &Arc<H>) {
+    let caches = caches(harness);
+    let source = r#"{% cache 60 cart user tags=["object"] %}<b>{{ lazy(name="made") }}</b>{% endcache %}"#;
+    let templates = Templates::builder().template("a.html", source).build(caches.clone()).unwrap();
+    let render = |user: &str, made: &'static str| {
+        let mut context = Context::new();
+        context.insert("user", user);
+        let lazy = Lazy::new().value("made", move || Ok::<_, std::io::Error>(made));
+        templates.render_with("a.html", &context, lazy).unwrap()
+    };
+    assert_eq!(render("ann", "first"), "<b>first</b>");
+    assert_eq!(render("ann", "second"), "<b>first</b>");
+    assert_eq!(render("bob", "<i>"), "<b>&lt;i&gt;</b>");
+    assert_eq!(render("bob", "second"), "<b>&lt;i&gt;</b>");
+    assert!(caches.invalidate_fragment("cart", &["ann".into()]).unwrap());
+    assert!(!caches.invalidate_fragment("cart", &["ann".into()]).unwrap());
+    assert_eq!(render("ann", "third"), "<b>third</b>");
+    caches.default_cache().blocking().invalidate_tags(["object"]).unwrap();
+    assert_eq!(render("ann", "fourth"), "<b>fourth</b>");
+    assert_eq!(render("bob", "fifth"), "<b>fifth</b>");
+
+    let changed = source.replace("<b>", "<strong>");
+    let deployed = Templates::builder().template("a.html", changed).build(caches).unwrap();
+    let mut context = Context::new();
+    context.insert("user", "ann");
+    let lazy = Lazy::new().value("made", || Ok::<_, std::io::Error>("sixth"));
+    assert!(deployed.render_with("a.html", &context, lazy).unwrap().contains("<strong>sixth"), "old markup");
+}
+
+/// Makes the tests of this module for one store.
+macro_rules! levels {
+    ($harness:expr) => {
+        #[actix_web::test]
+        async fn a_page_is_made_once_until_its_tag_changes() {
+            crate::levels::a_page_is_made_once_until_its_tag_changes(::std::sync::Arc::new($harness)).await;
+        }
+
+        #[test]
+        fn a_fragment_is_made_once_until_it_is_invalidated() {
+            crate::levels::a_fragment_is_made_once_until_it_is_invalidated(&::std::sync::Arc::new($harness));
+        }
+    };
+}
+pub(crate) use levels;
