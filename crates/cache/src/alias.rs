@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crate::{
     backend::{Backend, Capabilities, Entry, Stats, Value},
     clock::Clock,
+    codec::{Content, pack_integer},
     envelope::{Codec, Envelope, TagVersion},
     error::{Error, Result},
     events::{self, Journal, MissReason},
@@ -27,22 +28,6 @@ pub(crate) struct Alias {
     pub(crate) clock: Clock,
     pub(crate) journal: Journal,
     pub(crate) remembered: Remembered,
-}
-
-/// A value on its way into the store.
-#[derive(Debug, Clone)]
-pub(crate) enum Content {
-    Integer(i64),
-    Payload(Codec, bytes::Bytes),
-}
-
-impl Content {
-    fn len(&self) -> usize {
-        match self {
-            Content::Integer(_) => size_of::<i64>(),
-            Content::Payload(_, payload) => payload.len(),
-        }
-    }
 }
 
 /// A look-up with the time it took, if anybody wants to know.
@@ -288,7 +273,7 @@ impl Alias {
         let (codec, payload) = match content {
             Content::Integer(number) if tags.is_empty() => return Value::Integer(*number),
             // A counter has no room for tags.
-            Content::Integer(number) => (Codec::MessagePack, crate::codec::pack_integer(*number)),
+            Content::Integer(number) => (Codec::MessagePack, pack_integer(*number)),
             Content::Payload(codec, payload) => (*codec, payload.clone()),
         };
         let created = self.clock.now();

@@ -11,6 +11,9 @@ pub(crate) mod guarded;
 pub mod locmem;
 #[cfg(feature = "memcached")]
 pub mod memcached;
+mod options;
+
+pub use options::{DEFAULT_CULL_FREQUENCY, DEFAULT_MAX_ENTRIES, Options};
 
 use std::fmt;
 

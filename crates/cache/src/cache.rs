@@ -25,9 +25,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
 use crate::{
-    alias::{Alias, Content, Lookup},
+    alias::{Alias, Lookup},
     backend::{Capabilities, Stats},
-    codec,
+    codec::{self, Content},
     envelope::{Codec, TagVersion},
     error::{Error, Result},
     events::{Counts, MissReason},
@@ -371,6 +371,7 @@ impl BlockingCache {
         self.alias.put(key, self.key_version(), content, timeout, tags, cost)
     }
 
+    #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn tag_versions(&self, tags: &[String]) -> Result<Vec<TagVersion>> {
         self.alias.tag_versions(tags)
     }

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use crate::{
     alias::Alias,
     backend::{
-        Backend,
+        Backend, Options,
         dummy::Dummy,
-        file::{self, File},
+        file::File,
         guarded::Guarded,
-        locmem::{Locmem, LocmemOptions},
+        locmem::{DEFAULT_MAX_BYTES, Locmem},
     },
     cache::Cache,
     clock::Clock,
@@ -83,9 +83,8 @@ impl Caches {
     /// Returns a table with a store of its own in this process's memory under `default`, for tests and first steps.
     pub fn local() -> Self {
         let settings = AliasSettings::default();
-        let options = LocmemOptions::default();
-        let clock = Clock::system();
-        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(Locmem::new(options, clock.clone())), clock);
+        let store = Locmem::new(Options::new(), DEFAULT_MAX_BYTES);
+        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(store), Clock::system());
         Caches(Arc::new(BTreeMap::from([(DEFAULT_ALIAS.to_owned(), (settings, cache))])))
     }
 
@@ -253,28 +252,31 @@ fn guarded(context: &BackendContext<'_>, store: Box<dyn Backend>) -> Box<dyn Bac
     Box::new(Guarded::new(context.settings.address(), store, context.clock.clone()))
 }
 
-fn locmem(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
-    let name = context.one_location("one name")?;
-    let default = LocmemOptions::default();
-    let mut options = context.options();
-    let max_entries = options.size("max_entries").unwrap_or(default.max_entries);
-    let max_bytes = options.size("max_bytes").unwrap_or(default.max_bytes);
-    let cull_frequency = options.size("cull_frequency").unwrap_or(default.cull_frequency);
-    options.finish()?;
-    let options = LocmemOptions { max_entries, max_bytes, cull_frequency };
-    Ok(Box::new(Locmem::named(name, options, context.clock.clone())))
-}
-
-fn file(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
-    let directory = context.one_location("one folder, as in file:///var/cache/site")?;
-    let mut bounds = file::Options::new().clock(context.clock.clone());
-    let mut options = context.options();
+/// Reads the options that the stores have in common that bound themselves.
+fn bounds(context: &BackendContext<'_>, options: &mut Section<'_>) -> Options {
+    let mut bounds = Options::new().clock(context.clock.clone());
     if let Some(entries) = options.size("max_entries") {
         bounds = bounds.max_entries(entries);
     }
     if let Some(frequency) = options.size("cull_frequency") {
         bounds = bounds.cull_frequency(frequency);
     }
+    bounds
+}
+
+fn locmem(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    let name = context.one_location("one name")?;
+    let mut options = context.options();
+    let bounds = bounds(context, &mut options);
+    let max_bytes = options.size("max_bytes").unwrap_or(DEFAULT_MAX_BYTES);
+    options.finish()?;
+    Ok(Box::new(Locmem::named(name, bounds, max_bytes)))
+}
+
+fn file(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
+    let directory = context.one_location("one folder, as in file:///var/cache/site")?;
+    let mut options = context.options();
+    let bounds = bounds(context, &mut options);
     options.finish()?;
     let opened = File::open(directory, bounds).map_err(|error| context.problem("location", with_causes(&error)))?;
     Ok(guarded(context, Box::new(opened)))
@@ -328,17 +330,11 @@ fn memcached(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsE
 
 #[cfg(feature = "database")]
 fn database(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
-    use crate::backend::database::{Database, Options};
+    use crate::backend::database::Database;
 
     let table = context.one_location("one table, as in db://cache_entry")?;
-    let mut bounds = Options::new().clock(context.clock.clone());
     let mut options = context.options();
-    if let Some(entries) = options.size("max_entries") {
-        bounds = bounds.max_entries(entries);
-    }
-    if let Some(frequency) = options.size("cull_frequency") {
-        bounds = bounds.cull_frequency(frequency);
-    }
+    let bounds = bounds(context, &mut options);
     let url = options.text("url");
     options.finish()?;
     let url = url.as_deref().or(context.database_url);

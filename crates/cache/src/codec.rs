@@ -10,11 +10,26 @@ use serde::{
 };
 
 use crate::{
-    alias::Content,
     envelope::Codec,
     error::{Error, Result},
     key::Key,
 };
+
+/// A value on its way into the store, and what a look-up found there.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Integer(i64),
+    Payload(Codec, Bytes),
+}
+
+impl Content {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Content::Integer(_) => size_of::<i64>(),
+            Content::Payload(_, payload) => payload.len(),
+        }
+    }
+}
 
 /// Turns a value into what is stored under `key`.
 pub(crate) fn encode<T: Serialize + ?Sized>(key: &Key<'_>, value: &T) -> Result<Content> {

@@ -51,7 +51,7 @@ pub trait Harness: Send + Sync + 'static {
 
 /// Makes a test of every case of the suite; the argument is an expression that makes a [`Harness`].
 ///
-/// ```ignore
+/// ```text
 /// mod my_store {
 ///     larder_cache::conformance!(MyHarness::new());
 /// }

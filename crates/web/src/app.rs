@@ -1,13 +1,12 @@
 //! The app put together: which address leads where, and which middleware stands around it.
 
-use std::{fs, io, net::TcpListener, path::Path, sync::Arc};
+use std::{io, net::TcpListener, sync::Arc};
 
 use actix_web::{
     App, HttpMessage, HttpServer,
     body::{BodySize, MessageBody},
     cookie::Key,
     dev::{Server, ServiceRequest, ServiceResponse},
-    guard,
     http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
     middleware::{DefaultHeaders, Next, from_fn},
     web,
@@ -15,15 +14,15 @@ use actix_web::{
 use larder_cache::{
     Caches,
     page::{PageCache, PageOutcome, policy::request},
-    settings::SettingsError,
 };
 use larder_models::{Database, Signals, invalidation};
 use log::{debug, info};
 
 use crate::{
     admin,
-    failure::{Failure, error_pages},
-    pages, session,
+    error_pages::error_pages,
+    failure::Failure,
+    pages, secrets, session,
     settings::Settings,
     state::{State, load_templates},
 };
@@ -51,20 +50,12 @@ impl Parts {
     /// # Errors
     /// Settings that cannot be used, a database that cannot be opened.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
-        let caches = open_caches(&settings)?;
+        let caches = settings.open_caches()?;
         let signals = Signals::new();
         invalidation::connect(&signals, &caches);
         let database = Database::open(&settings.database_url, signals)?;
         Ok(Parts { settings, caches, database })
     }
-}
-
-/// Opens the caches of the settings.
-///
-/// # Errors
-/// Every problem with them.
-pub fn open_caches(settings: &Settings) -> Result<Caches, SettingsError> {
-    Caches::builder().aliases(settings.caches.clone()).database_url(&settings.database_url).build()
 }
 
 /// Binds the address and returns it with the server, which runs when it is awaited.
@@ -80,7 +71,7 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     let templates = load_templates(&settings, caches.clone())?;
     let client = reqwest::Client::builder().timeout(settings.upstream.timeout).build()?;
     let upstream = settings.upstream.base_url.clone().unwrap_or_else(|| address.clone());
-    let key = session_key(Path::new("var/session_key"))?;
+    let key = secrets::session_key()?;
     let workers = settings.server.workers;
     let state = State { settings: Arc::new(settings), caches, database, templates, client, upstream: upstream.into() };
     let page_cache = page_cache(&state);
@@ -108,18 +99,6 @@ fn reachable(listener: &TcpListener) -> io::Result<String> {
         address.set_ip(if address.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() });
     }
     Ok(address.to_string())
-}
-
-/// Reads the key that session cookies are sealed with, or makes one that only the owner can read.
-fn session_key(file: &Path) -> io::Result<Key> {
-    match fs::read(file) {
-        Ok(bytes) if bytes.len() >= 64 => return Ok(Key::from(&bytes)),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let key = Key::generate();
-    crate::cli::write_private(file, key.master())?;
-    Ok(key)
 }
 
 fn page_cache(state: &State) -> PageCache {
@@ -197,9 +176,4 @@ async fn log_request<B: MessageBody>(
         info!(target: "http", status, cache, took_ms = format!("{took_ms:.1}"), bytes; "{method} {path}");
     }
     Ok(answer)
-}
-
-/// A guard for views that answer GET and HEAD.
-pub fn reads() -> impl guard::Guard {
-    guard::Any(guard::Get()).or(guard::Head())
 }

@@ -7,16 +7,10 @@ mod check;
 mod serve;
 mod users;
 
-use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use larder_cache::backend::database;
+use larder_cache::backend::{Options, database};
 use larder_models::{Database, Signals};
 
 use crate::{logging, settings::Settings};
@@ -120,7 +114,7 @@ fn create_cache_tables(settings: &Settings, dry_run: bool) -> anyhow::Result<()>
             continue;
         }
         let url = cache.options.get("url").and_then(toml::Value::as_str).unwrap_or(&settings.database_url);
-        let store = database::Database::open(url, table, database::Options::new())?;
+        let store = database::Database::open(url, table, Options::new())?;
         let what = if store.create_table()? { "created" } else { "was there already" };
         println!("table {table} of cache {alias} {what}");
     }
@@ -128,16 +122,4 @@ fn create_cache_tables(settings: &Settings, dry_run: bool) -> anyhow::Result<()>
         println!("no cache has the database as its backend; set CACHE_URL=db://cache_entry for one");
     }
     Ok(())
-}
-
-/// Writes a file that only its owner may read, with the folder it stands in.
-///
-/// # Errors
-/// The file system's.
-pub fn write_private(file: &Path, content: &[u8]) -> io::Result<()> {
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
-    opened.write_all(content)
 }

@@ -1,4 +1,4 @@
-//! What a handler can answer instead of a page, and the page that says so.
+//! What a handler can answer instead of a page.
 //!
 //! A visitor reads a fixed text that says what to do; the detail is in the log.
 
@@ -6,18 +6,11 @@ use std::{error, fmt};
 
 use actix_web::{
     HttpResponse, ResponseError,
-    body::{BoxBody, EitherBody, MessageBody},
-    dev::{ServiceRequest, ServiceResponse},
     http::{
         StatusCode,
-        header::{self, CACHE_CONTROL, CONTENT_TYPE, ContentType, HeaderValue, LOCATION},
+        header::{self, CACHE_CONTROL, ContentType, HeaderValue, LOCATION},
     },
-    middleware::Next,
-    web,
 };
-use serde::Serialize;
-
-use crate::state::State;
 
 /// Why there is no page.
 #[derive(Debug)]
@@ -40,17 +33,17 @@ pub enum Failure {
     /// The slow API did not answer in time.
     UpstreamSlow,
     /// Our own fault.
-    Internal(Box<dyn error::Error + Send + Sync>),
+    Internal(anyhow::Error),
 }
 
 impl Failure {
     /// Wraps an error that visitors should not read.
-    pub fn internal(error: impl Into<Box<dyn error::Error + Send + Sync>>) -> Self {
+    pub fn internal(error: impl Into<anyhow::Error>) -> Self {
         Failure::Internal(error.into())
     }
 
     /// Returns title, detail and advice for the visitor.
-    fn texts(&self) -> [&'static str; 3] {
+    pub(crate) fn texts(&self) -> [&'static str; 3] {
         match self {
             Failure::NotFound => not_found_texts(),
             Failure::BadRequest(detail) => ["Bad request", detail, "Go back, check what you entered, and try again."],
@@ -84,7 +77,7 @@ impl Failure {
     }
 }
 
-fn not_found_texts() -> [&'static str; 3] {
+pub(crate) fn not_found_texts() -> [&'static str; 3] {
     ["Not found", "There is nothing under this address.", "Check the address, or start from the home page."]
 }
 
@@ -98,14 +91,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl error::Error for Failure {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        match self {
-            Failure::Internal(error) => error.source(),
-            _ => None,
-        }
-    }
-}
+impl error::Error for Failure {}
 
 impl ResponseError for Failure {
     fn status_code(&self) -> StatusCode {
@@ -120,7 +106,7 @@ impl ResponseError for Failure {
         }
     }
 
-    /// Answers without a page; [`error_pages`] adds it.
+    /// Answers without a page; [`error_pages`](crate::error_pages) adds it.
     fn error_response(&self) -> HttpResponse {
         let mut answer = HttpResponse::new(self.status_code());
         match self {
@@ -130,7 +116,7 @@ impl ResponseError for Failure {
                     answer.headers_mut().insert(LOCATION, address);
                 }
             }
-            Failure::Internal(error) => log::error!("a page failed: {}", Causes(error.as_ref())),
+            Failure::Internal(error) => log::error!("a page failed: {error:#}"),
             Failure::UpstreamFailed(_) | Failure::UpstreamLimited | Failure::UpstreamSlow => log::warn!("{self}"),
             _ => {}
         }
@@ -156,85 +142,13 @@ impl From<larder_cache::template::TemplateError> for Failure {
 
 impl From<actix_web::error::BlockingError> for Failure {
     fn from(error: actix_web::error::BlockingError) -> Self {
-        Failure::internal(error.to_string())
+        Failure::Internal(anyhow::anyhow!("{error}"))
     }
 }
 
-/// An error with all its causes.
-struct Causes<'a>(&'a (dyn error::Error + 'static));
-
-impl fmt::Display for Causes<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut cause = self.0.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
-}
-
-#[derive(Clone)]
-struct Texts([&'static str; 3]);
-
-#[derive(Serialize)]
-struct ErrorPage {
-    status: u16,
-    title: &'static str,
-    detail: &'static str,
-    advice: &'static str,
-}
-
-/// Middleware: gives every error that has no body of its own the page that explains it.
-///
-/// # Errors
-/// Those of the service inside.
-pub async fn error_pages<B: MessageBody + 'static>(
-    request: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let answer = next.call(request).await?;
-    let status = answer.status();
-    let is_error = status.is_client_error() || status.is_server_error();
-    if !is_error || answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind != "text/plain; charset=utf-8") {
-        return Ok(answer.map_into_left_body());
-    }
-    let texts = answer.response().extensions().get::<Texts>().cloned();
-    let [title, detail, advice] = texts.map_or_else(|| texts_for(status), |texts| texts.0);
-    let page = ErrorPage { status: status.as_u16(), title, detail, advice };
-    let state = answer.request().app_data::<web::Data<State>>().cloned();
-    let rendered = state.and_then(|state| state.page("error.html", &page).ok());
-    Ok(answer.map_body(|head, _| {
-        head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let body = match rendered {
-            Some(page) => {
-                let html = HeaderValue::from_static("text/html; charset=utf-8");
-                head.headers_mut().insert(CONTENT_TYPE, html);
-                page.into_body()
-            }
-            None => BoxBody::new(format!("{title}\n{detail}\n{advice}\n")),
-        };
-        EitherBody::right(body)
-    }))
-}
-
-/// Texts for errors that are not ours but actix's.
-fn texts_for(status: StatusCode) -> [&'static str; 3] {
-    match status {
-        StatusCode::NOT_FOUND => not_found_texts(),
-        StatusCode::METHOD_NOT_ALLOWED => [
-            "Not allowed",
-            "This address does not take that kind of request.",
-            "Go back and use the links of the page.",
-        ],
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            ["Too large", "What you sent is larger than the site takes.", "Shorten it and try again."]
-        }
-        status if status.is_client_error() => Failure::BadRequest("The request cannot be understood.").texts(),
-        _ => Failure::internal("").texts(),
-    }
-}
+/// Title, detail and advice of a failure, in the extensions of its answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Texts(pub(crate) [&'static str; 3]);
 
 /// Returns a redirect after a form was sent.
 pub fn see_other(address: &str) -> HttpResponse {

@@ -4,9 +4,11 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod error_pages;
 pub mod failure;
 pub mod logging;
 pub mod pages;
+pub mod secrets;
 pub mod session;
 pub mod settings;
 pub mod state;

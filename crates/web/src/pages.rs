@@ -5,11 +5,9 @@ mod home;
 mod levels;
 mod objects;
 
-use actix_web::web;
+use actix_web::{guard, web};
 use larder_cache::page::cache_page;
 use larder_models::invalidation::{ANY_OBJECT_TAG, object_tag};
-
-use crate::app::reads;
 
 /// How long the home page is kept.
 const HOME_SECONDS: u64 = 300;
@@ -45,4 +43,9 @@ pub fn with_session(config: &mut web::ServiceConfig) {
     config
         .service(web::resource("/objects/").route(web::route().guard(reads()).to(objects::list)))
         .service(web::resource("/levels/").route(web::route().guard(reads()).to(levels::levels)));
+}
+
+/// A guard for views that answer GET and HEAD.
+fn reads() -> impl guard::Guard {
+    guard::Any(guard::Get()).or(guard::Head())
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use larder_cache::settings::{AliasSettings, Problem, Section, SettingsError, overlay_address, read_aliases};
+use larder_cache::{
+    Caches,
+    settings::{AliasSettings, Problem, Section, SettingsError, overlay_address, read_aliases},
+};
 use toml::{Table, Value};
 
 /// Read if it is there and no other file is named.
@@ -119,6 +122,14 @@ impl Settings {
         } else {
             Err(problems.into())
         }
+    }
+
+    /// Opens the caches.
+    ///
+    /// # Errors
+    /// Every problem with what a cache points to, such as a folder that cannot be made.
+    pub fn open_caches(&self) -> Result<Caches, SettingsError> {
+        Caches::builder().aliases(self.caches.clone()).database_url(&self.database_url).build()
     }
 }
 
@@ -236,7 +247,10 @@ fn read_site_cache(section: &mut Section<'_>) -> Option<SiteCache> {
 
 #[cfg(test)]
 mod tests {
-    use larder_cache::{Timeout, backend::locmem::LocmemOptions};
+    use larder_cache::{
+        Timeout,
+        backend::{DEFAULT_CULL_FREQUENCY, DEFAULT_MAX_ENTRIES, locmem::DEFAULT_MAX_BYTES},
+    };
 
     use super::*;
 
@@ -251,12 +265,11 @@ mod tests {
         // A checkout is for development, an installation without a file is not.
         assert!(file.server.debug && !without.server.debug);
         without.server.debug = true;
-        let default = LocmemOptions::default();
         let options = std::mem::take(&mut file.caches.get_mut("default").unwrap().options);
         let expected = [
-            ("cull_frequency", default.cull_frequency),
-            ("max_bytes", default.max_bytes),
-            ("max_entries", default.max_entries),
+            ("cull_frequency", DEFAULT_CULL_FREQUENCY),
+            ("max_bytes", DEFAULT_MAX_BYTES),
+            ("max_entries", DEFAULT_MAX_ENTRIES),
         ];
         assert_eq!(
             options,

@@ -47,18 +47,12 @@ use diesel::{
     sqlite::{Sqlite, SqliteConnection},
 };
 
-use super::{Backend, Capabilities, Entry, Sharing, Stats, Value};
+use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     error::{Error, Result},
     timeout::Expiry,
 };
-
-/// Django's `MAX_ENTRIES` is 300; a table holds more without noticing.
-pub const DEFAULT_MAX_ENTRIES: usize = 10_000;
-
-/// Django's default for `CULL_FREQUENCY`: a third goes.
-pub const DEFAULT_CULL_FREQUENCY: usize = 3;
 
 /// How long a statement waits for the writers of other processes, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -75,62 +69,13 @@ const CHUNK_ROWS: usize = 100;
 /// PostgreSQL's limit for a name, in bytes; SQLite has none.
 const MAX_TABLE_BYTES: usize = 63;
 
-/// How a [`Database`] store bounds itself.
-///
-/// # Examples
-/// ```
-/// use larder_cache::backend::database::Options;
-///
-/// let options = Options::new().max_entries(1000).cull_frequency(2);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Options {
-    max_entries: usize,
-    cull_frequency: usize,
-    clock: Clock,
-}
-
-impl Options {
-    /// Returns the defaults: 10,000 entries, a third of which goes when there are more.
-    pub fn new() -> Self {
-        Options { max_entries: DEFAULT_MAX_ENTRIES, cull_frequency: DEFAULT_CULL_FREQUENCY, clock: Clock::system() }
-    }
-
-    /// Sets above how many rows some are dropped. Large tables may have two in a hundred more for a while.
-    #[must_use]
-    pub fn max_entries(mut self, entries: usize) -> Self {
-        self.max_entries = entries;
-        self
-    }
-
-    /// Sets which part goes when the table is full: one in so many; 0 drops everything.
-    #[must_use]
-    pub fn cull_frequency(mut self, frequency: usize) -> Self {
-        self.cull_frequency = frequency;
-        self
-    }
-
-    /// Sets the clock by which entries expire.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options::new()
-    }
-}
-
 /// A table of a SQLite database.
 ///
 /// Cheap to clone; clones share the connections.
 ///
 /// # Examples
 /// ```
-/// use larder_cache::{Expiry, backend::{Backend, Value, database::{Database, Options}}};
+/// use larder_cache::{Expiry, backend::{Backend, Options, Value, database::Database}};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let directory = tempfile::tempdir()?;
@@ -651,6 +596,7 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::error::Causes;
 
     const ONE: Value = Value::Integer(1);

@@ -47,19 +47,13 @@ use fs4::{FileExt, TryLockError};
 use log::Level;
 use sha2::{Digest, Sha256};
 
-use super::{Backend, Capabilities, Entry, Sharing, Stats, Value};
+use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     error::{Error, Result},
     events,
     timeout::Expiry,
 };
-
-/// Django's `MAX_ENTRIES` is 300, chosen for a store that lists its directory at each write. This one does not.
-pub const DEFAULT_MAX_ENTRIES: usize = 10_000;
-
-/// Django's default for `CULL_FREQUENCY`: a third goes.
-pub const DEFAULT_CULL_FREQUENCY: usize = 3;
 
 const MAGIC: [u8; 4] = *b"LRDF";
 const FORMAT: u8 = 1;
@@ -80,62 +74,13 @@ const MIN_RECOUNT: usize = 64;
 /// A temporary file this old belongs to a process that died.
 const ABANDONED_AFTER: Duration = Duration::from_secs(3600);
 
-/// How a [`File`] store bounds itself.
-///
-/// # Examples
-/// ```
-/// use larder_cache::backend::file::Options;
-///
-/// let options = Options::new().max_entries(1000).cull_frequency(2);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Options {
-    max_entries: usize,
-    cull_frequency: usize,
-    clock: Clock,
-}
-
-impl Options {
-    /// Returns the defaults: 10,000 entries, a third of which goes when there are more.
-    pub fn new() -> Self {
-        Options { max_entries: DEFAULT_MAX_ENTRIES, cull_frequency: DEFAULT_CULL_FREQUENCY, clock: Clock::system() }
-    }
-
-    /// Sets how many entries there may be before some are dropped. The entry that is being set is always stored.
-    #[must_use]
-    pub fn max_entries(mut self, entries: usize) -> Self {
-        self.max_entries = entries;
-        self
-    }
-
-    /// Sets which part goes when the store is full: one in so many; 0 drops everything.
-    #[must_use]
-    pub fn cull_frequency(mut self, frequency: usize) -> Self {
-        self.cull_frequency = frequency;
-        self
-    }
-
-    /// Sets the clock by which entries expire.
-    #[must_use]
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Options::new()
-    }
-}
-
 /// A directory with one file for each key.
 ///
 /// Cheap to clone.
 ///
 /// # Examples
 /// ```
-/// use larder_cache::{Expiry, backend::{Backend, Value, file::{File, Options}}};
+/// use larder_cache::{Expiry, backend::{Backend, Options, Value, file::File}};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let directory = tempfile::tempdir()?;
@@ -678,6 +623,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::clock::Clock;
 
     const ONE: Value = Value::Integer(1);
 

@@ -165,6 +165,7 @@ impl<B: Backend + ?Sized> Guarded<B> {
         }
     }
 
+    #[cfg(feature = "memcached")]
     /// Delivers the pending deletions, if there are any and the breaker lets a caller through.
     ///
     /// For a timer: a store that nobody asks is cleaned too, for the other processes that use it.

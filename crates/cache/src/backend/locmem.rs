@@ -20,9 +20,9 @@ use std::{
     },
 };
 
-use super::{Backend, Capabilities, Entry, Sharing, Stats, Value};
+use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::Timestamp,
     error::{Error, Result},
     timeout::Expiry,
 };
@@ -33,30 +33,16 @@ const SHARDS: usize = 16;
 /// What an entry costs beside its key and value: the map's slot, two allocations, the expiry and the use stamp.
 const ENTRY_OVERHEAD_BYTES: usize = 160;
 
-/// The bounds of a [`Locmem`] store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocmemOptions {
-    /// How many entries are kept; 10,000 unless said otherwise.
-    pub max_entries: usize,
-    /// How many bytes keys, values and their overhead may take; 64 MiB unless said otherwise.
-    pub max_bytes: usize,
-    /// The share that goes when the store is full: 3 drops a third, 0 drops everything.
-    pub cull_frequency: usize,
-}
-
-impl Default for LocmemOptions {
-    fn default() -> Self {
-        LocmemOptions { max_entries: 10_000, max_bytes: 64 * 1024 * 1024, cull_frequency: 3 }
-    }
-}
+/// How many bytes keys, values and their overhead may take unless said otherwise: 64 MiB.
+pub const DEFAULT_MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A store in the memory of this process. Cheap to clone; clones are one store.
 ///
 /// # Examples
 /// ```
-/// use larder_cache::{Expiry, backend::{Backend, Value, locmem::{Locmem, LocmemOptions}}, clock::Clock};
+/// use larder_cache::{Expiry, backend::{Backend, Options, Value, locmem::{DEFAULT_MAX_BYTES, Locmem}}};
 ///
-/// let store = Locmem::new(LocmemOptions::default(), Clock::system());
+/// let store = Locmem::new(Options::new(), DEFAULT_MAX_BYTES);
 /// store.set(":1:answer", &Value::Integer(42), Expiry::Never)?;
 /// assert_eq!(store.incr(":1:answer", -2)?, Some(40));
 /// # Ok::<_, larder_cache::Error>(())
@@ -72,8 +58,8 @@ struct Store {
     /// Counts uses; the smallest stamps are the least recently used.
     uses: AtomicU64,
     culling: Mutex<()>,
-    options: LocmemOptions,
-    clock: Clock,
+    options: Options,
+    max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -93,8 +79,8 @@ fn entry_bytes(key: &str, value: &Value) -> usize {
 }
 
 impl Locmem {
-    /// Makes a store of its own.
-    pub fn new(options: LocmemOptions, clock: Clock) -> Self {
+    /// Makes a store of its own. `max_bytes` bounds what keys, values and their overhead take.
+    pub fn new(options: Options, max_bytes: usize) -> Self {
         Locmem(Arc::new(Store {
             shards: Default::default(),
             entries: AtomicUsize::new(0),
@@ -102,18 +88,18 @@ impl Locmem {
             uses: AtomicU64::new(0),
             culling: Mutex::new(()),
             options,
-            clock,
+            max_bytes,
         }))
     }
 
-    /// Returns the store of this name in this process; makes it, with these options, if nobody holds it.
-    pub fn named(name: &str, options: LocmemOptions, clock: Clock) -> Self {
+    /// Returns the store of this name in this process; makes it, with these bounds, if nobody holds it.
+    pub fn named(name: &str, options: Options, max_bytes: usize) -> Self {
         static STORES: OnceLock<Mutex<HashMap<String, Weak<Store>>>> = OnceLock::new();
         let mut stores = lock(STORES.get_or_init(Mutex::default));
         if let Some(store) = stores.get(name).and_then(Weak::upgrade) {
             return Locmem(store);
         }
-        let made = Locmem::new(options, clock);
+        let made = Locmem::new(options, max_bytes);
         stores.retain(|_, store| store.strong_count() > 0);
         stores.insert(name.to_owned(), Arc::downgrade(&made.0));
         made
@@ -170,7 +156,7 @@ impl Store {
 
     fn is_full(&self, more_bytes: usize) -> bool {
         self.entries.load(Ordering::Relaxed) >= self.options.max_entries.max(1)
-            || self.bytes.load(Ordering::Relaxed) + more_bytes > self.options.max_bytes
+            || self.bytes.load(Ordering::Relaxed) + more_bytes > self.max_bytes
     }
 
     /// Makes room for an entry of `more_bytes` under a new key.
@@ -218,12 +204,12 @@ impl Backend for Locmem {
             sharing: Sharing::Process,
             blocking: false,
             stores: true,
-            max_value_bytes: Some(self.0.options.max_bytes),
+            max_value_bytes: Some(self.0.max_bytes),
         }
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {
-        let now = self.0.clock.now();
+        let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
         let Some(slot) = shard.get_mut(key) else { return Ok(None) };
         if slot.entry.expiry.has_passed(now) {
@@ -236,13 +222,13 @@ impl Backend for Locmem {
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
         let bytes = entry_bytes(key, value);
-        if bytes > self.0.options.max_bytes {
+        if bytes > self.0.max_bytes {
             self.delete(key)?;
-            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.options.max_bytes });
+            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.max_bytes });
         }
         let known = self.0.shard(key).contains_key(key);
         if !known {
-            self.0.make_room(bytes, self.0.clock.now());
+            self.0.make_room(bytes, self.0.options.clock.now());
         }
         self.0.put(&mut self.0.shard(key), key, value, expiry);
         Ok(())
@@ -250,10 +236,10 @@ impl Backend for Locmem {
 
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
         let bytes = entry_bytes(key, value);
-        if bytes > self.0.options.max_bytes {
-            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.options.max_bytes });
+        if bytes > self.0.max_bytes {
+            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.max_bytes });
         }
-        let now = self.0.clock.now();
+        let now = self.0.options.clock.now();
         let is_there =
             |shard: &HashMap<Box<str>, Slot>| shard.get(key).is_some_and(|slot| !slot.entry.expiry.has_passed(now));
         if is_there(&self.0.shard(key)) {
@@ -269,7 +255,7 @@ impl Backend for Locmem {
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
-        let now = self.0.clock.now();
+        let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
         match shard.get_mut(key) {
             Some(slot) if !slot.entry.expiry.has_passed(now) => {
@@ -281,13 +267,13 @@ impl Backend for Locmem {
     }
 
     fn delete(&self, key: &str) -> Result<bool> {
-        let now = self.0.clock.now();
+        let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
         Ok(self.0.take(&mut shard, key).is_some_and(|entry| !entry.expiry.has_passed(now)))
     }
 
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
-        let now = self.0.clock.now();
+        let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
         let Some(slot) = shard.get_mut(key).filter(|slot| !slot.entry.expiry.has_passed(now)) else { return Ok(None) };
         let sum = slot.entry.value.counted(key, delta)?;
@@ -306,7 +292,7 @@ impl Backend for Locmem {
             ("entries".into(), self.0.entries.load(Ordering::Relaxed).to_string()),
             ("bytes".into(), self.0.bytes.load(Ordering::Relaxed).to_string()),
             ("max_entries".into(), self.0.options.max_entries.to_string()),
-            ("max_bytes".into(), self.0.options.max_bytes.to_string()),
+            ("max_bytes".into(), self.0.max_bytes.to_string()),
         ])
     }
 }
@@ -316,9 +302,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::clock::Clock;
 
     fn store(max_entries: usize, cull_frequency: usize) -> Locmem {
-        Locmem::new(LocmemOptions { max_entries, cull_frequency, ..LocmemOptions::default() }, Clock::system())
+        Locmem::new(Options::new().max_entries(max_entries).cull_frequency(cull_frequency), DEFAULT_MAX_BYTES)
     }
 
     fn fill(store: &Locmem, keys: impl IntoIterator<Item = usize>) {
@@ -354,7 +341,7 @@ mod tests {
     #[test]
     fn the_expired_go_before_anything_else() {
         let (clock, hand) = Clock::manual();
-        let store = Locmem::new(LocmemOptions { max_entries: 4, ..LocmemOptions::default() }, clock.clone());
+        let store = Locmem::new(Options::new().max_entries(4).clock(clock.clone()), DEFAULT_MAX_BYTES);
         let soon = Expiry::At(clock.now().saturating_add(std::time::Duration::from_secs(1)));
         fill(&store, 0..3);
         store.set("short", &Value::Integer(1), soon).unwrap();
@@ -373,8 +360,7 @@ mod tests {
 
     #[test]
     fn the_bound_in_bytes_holds_and_is_given_back() {
-        let options = LocmemOptions { max_bytes: 10_000, ..LocmemOptions::default() };
-        let store = Locmem::new(options, Clock::system());
+        let store = Locmem::new(Options::new(), 10_000);
         let value = Value::Bytes(Bytes::from(vec![1; 1000]));
         for number in 0..50 {
             store.set(&format!("key{number}"), &value, Expiry::Never).unwrap();
@@ -388,8 +374,7 @@ mod tests {
 
     #[test]
     fn a_value_over_the_bound_is_refused_and_the_old_one_is_gone() {
-        let options = LocmemOptions { max_bytes: 1000, ..LocmemOptions::default() };
-        let store = Locmem::new(options, Clock::system());
+        let store = Locmem::new(Options::new(), 1000);
         fill(&store, [1]);
         let large = Value::Bytes(Bytes::from(vec![1; 2000]));
         assert!(matches!(store.set("key1", &large, Expiry::Never), Err(Error::ValueTooLarge { .. })));
@@ -398,9 +383,9 @@ mod tests {
 
     #[test]
     fn stores_of_one_name_are_one_store() {
-        let here = Locmem::named("one", LocmemOptions::default(), Clock::system());
-        let there = Locmem::named("one", LocmemOptions::default(), Clock::system());
-        let other = Locmem::named("two", LocmemOptions::default(), Clock::system());
+        let here = Locmem::named("one", Options::new(), DEFAULT_MAX_BYTES);
+        let there = Locmem::named("one", Options::new(), DEFAULT_MAX_BYTES);
+        let other = Locmem::named("two", Options::new(), DEFAULT_MAX_BYTES);
         fill(&here, [1]);
         assert_eq!((count(&there, [1]), count(&other, [1])), (1, 0));
     }

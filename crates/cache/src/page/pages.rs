@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     Cache, Caches, Key, Timeout,
-    alias::Content,
     cache::into_bytes,
+    codec::Content,
     envelope::{Codec, TagVersion},
     error::Result,
 };

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{Begin, Fragment, FragmentStore, Ticket, Vary, fragment_key};
 use crate::{
     BlockingCache, Caches,
-    alias::Content,
     cache::into_bytes,
+    codec::Content,
     envelope::{Codec, TagVersion},
     error::Result,
     settings::DEFAULT_ALIAS,

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use larder_cache::{
-    backend::{
-        Backend,
-        locmem::{Locmem, LocmemOptions},
-    },
+    backend::{Backend, Options, locmem::Locmem},
     clock::{Clock, ClockHand},
     conformance::Harness,
 };
@@ -35,8 +32,8 @@ mod locmem {
     impl InMemory {
         fn new() -> Self {
             let time = Time::new();
-            let options = LocmemOptions { max_bytes: 2_000_000, ..LocmemOptions::default() };
-            InMemory { store: Locmem::new(options, time.clock.clone()), time }
+            let options = Options::new().clock(time.clock.clone());
+            InMemory { store: Locmem::new(options, 2_000_000), time }
         }
     }
 
@@ -59,7 +56,7 @@ mod locmem {
 }
 
 mod file {
-    use larder_cache::backend::file::{File, Options};
+    use larder_cache::backend::file::File;
     use tempfile::TempDir;
 
     use super::*;
@@ -147,7 +144,7 @@ mod memcached {
 }
 
 mod database {
-    use larder_cache::backend::database::{Database, Options};
+    use larder_cache::backend::database::Database;
     use tempfile::TempDir;
 
     use super::*;

@@ -20,7 +20,7 @@ pub(super) fn token(session: &Session) -> Result<String, Failure> {
         return Ok(token);
     }
     let mut random = [0; 32];
-    getrandom::fill(&mut random).map_err(|error| Failure::internal(error.to_string()))?;
+    getrandom::fill(&mut random).map_err(|error| Failure::Internal(anyhow::anyhow!("no random numbers: {error}")))?;
     let token: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     session.insert(TOKEN, &token).map_err(Failure::internal)?;
     Ok(token)

@@ -37,7 +37,7 @@ impl FromRequest for Staff {
             let sign_in = || Failure::SignIn { next: come_back_to(&request) };
             let id = session::user_id(&session).ok_or_else(sign_in)?;
             let state = request.app_data::<web::Data<State>>().cloned();
-            let state = state.ok_or_else(|| Failure::internal("the app has no state"))?;
+            let state = state.ok_or_else(|| Failure::Internal(anyhow::anyhow!("the app has no state")))?;
             let user = state.read(move |db| User::find(db, id)).await?;
             let user = user.filter(|user| user.is_staff && user.is_active).ok_or_else(sign_in)?;
             Ok(Staff { user, session })

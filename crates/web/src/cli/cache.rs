@@ -6,7 +6,7 @@ use clap::Subcommand;
 use larder_cache::{Timeout, backend::Sharing};
 use serde_json::Value;
 
-use crate::{app::open_caches, settings::Settings};
+use crate::settings::Settings;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -37,7 +37,7 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow::Result<ExitCode> {
-    let cache = open_caches(settings)?.get(alias)?;
+    let cache = settings.open_caches()?.get(alias)?;
     if cache.capabilities().sharing == Sharing::Process {
         eprintln!(
             "note: cache {alias} lives in the memory of its process; this command has one of its own, not the server's"

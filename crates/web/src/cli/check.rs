@@ -4,13 +4,13 @@ use std::{net::IpAddr, path::Path, process::ExitCode};
 
 use larder_models::{Database, Signals};
 
-use crate::{app::open_caches, settings::Settings, state::load_templates};
+use crate::{settings::Settings, state::load_templates};
 
 /// The settings were read without a problem when this is called; what is left is what they point to.
 pub(super) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     let mut problems = Vec::new();
     check_database(settings, &mut problems);
-    match open_caches(settings) {
+    match settings.open_caches() {
         Err(error) => {
             problems.extend(error.problems.iter().map(|problem| format!("{}: {}", problem.setting, problem.message)))
         }

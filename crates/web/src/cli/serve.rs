@@ -11,9 +11,10 @@ use larder_cache::backend::Sharing;
 use larder_models::{Database, NewUser, Object, Password, User, invalidation, sample};
 use log::info;
 
-use super::{create_cache_tables, open_database, write_private};
+use super::{create_cache_tables, open_database};
 use crate::{
     app::{self, Parts},
+    secrets::write_private,
     settings::Settings,
 };
 

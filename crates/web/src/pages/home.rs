@@ -42,7 +42,11 @@ pub(super) async fn home(state: web::Data<State>) -> Result<HttpResponse, Failur
 async fn call_api(state: &State, seconds: u64) -> Result<Timestamp, Failure> {
     let address = format!("{}/delay/{seconds}", state.upstream);
     let failed = |error: reqwest::Error| {
-        if error.is_timeout() { Failure::UpstreamSlow } else { Failure::UpstreamFailed(causes(&error)) }
+        if error.is_timeout() {
+            Failure::UpstreamSlow
+        } else {
+            Failure::UpstreamFailed(format!("{:#}", anyhow::Error::from(error)))
+        }
     };
     let answer = state.client.get(&address).send().await.map_err(failed)?;
     match answer.status() {
@@ -53,9 +57,4 @@ async fn call_api(state: &State, seconds: u64) -> Result<Timestamp, Failure> {
     }
     answer.json::<serde_json::Value>().await.map_err(failed)?;
     Ok(Timestamp::now())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
