@@ -126,7 +126,7 @@ pub type Stats = Vec<(String, String)>;
 /// An entry whose expiry has passed is missing for every method. Implementations are shared by all threads.
 ///
 /// # Errors
-/// Whatever the far side does wrong is [`Error::Unavailable`](crate::Error::Unavailable); it counts against the
+/// Whatever the far side does wrong is [`Error::Unavailable`]; it counts against the
 /// store's circuit breaker. A damaged entry is not an error but missing.
 ///
 /// # Concurrency
@@ -159,7 +159,7 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// the key is missing.
     ///
     /// # Errors
-    /// [`Error::NotACounter`](crate::Error::NotACounter) if the value is not an integer or the sum overflows.
+    /// [`Error::NotACounter`] if the value is not an integer or the sum overflows.
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>>;
 
     /// Removes everything from the store, other prefixes included.

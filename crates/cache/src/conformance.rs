@@ -1,7 +1,7 @@
 //! The suite that every store passes, for the stores of this crate and for your own.
 //!
 //! Implement [`Harness`] for your store and expand [`conformance!`](crate::conformance!) in a test file: it makes a
-//! named test of every case. The cases work through [`BlockingCache`](crate::BlockingCache), so they prove what users
+//! named test of every case. The cases work through [`BlockingCache`], so they prove what users
 //! see: verbs, timeouts, versions, prefixes, tags.
 
 pub mod cases;
