@@ -16,14 +16,14 @@ use larder_cache::{
 
 /// A store in the memory of this process, without a bound. Clones are the same store.
 #[derive(Debug, Clone)]
-pub struct Shelf {
+pub(crate) struct Shelf {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
     clock: Clock,
 }
 
 impl Shelf {
     /// Makes an empty store that measures expiry by this clock.
-    pub fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Shelf { entries: Arc::default(), clock }
     }
 
