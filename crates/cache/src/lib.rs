@@ -33,3 +33,14 @@ pub use caches::{BackendContext, Caches, CachesBuilder};
 pub use error::{Error, Result, Source};
 pub use key::{InvalidKeys, Key, Kind, MAX_KEY_BYTES, MAX_PREFIX_BYTES};
 pub use timeout::{DEFAULT_TIMEOUT, Expiry, Timeout};
+
+/// The code in the repository's pages, compiled and run as doctests; no part of the crate.
+#[cfg(all(doctest, feature = "page", feature = "template"))]
+mod prose {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../README.md")]
+    mod crate_readme {}
+    #[doc = include_str!("../../../docs/guide.md")]
+    mod guide {}
+}

@@ -7,6 +7,7 @@
 use larder_cache::Caches;
 
 use crate::{
+    error::Source,
     model::Model,
     object::Object,
     signals::{Deleted, Saved, Signals},
@@ -45,12 +46,20 @@ pub fn object_tag(id: i64) -> String {
 pub fn connect(signals: &Signals, caches: &Caches) {
     let on_save = caches.clone();
     signals.post_save::<Object>("invalidate", move |event: &Saved<Object>| {
-        Ok(invalidate_objects(&on_save, [event.object.pk()], &event.cause())?)
+        report(invalidate_objects(&on_save, [event.object.pk()], &event.cause()))
     });
     let on_delete = caches.clone();
     signals.post_delete::<Object>("invalidate", move |event: &Deleted<Object>| {
-        Ok(invalidate_objects(&on_delete, [event.object.pk()], &event.cause())?)
+        report(invalidate_objects(&on_delete, [event.object.pk()], &event.cause()))
     });
+}
+
+/// An invalidation that a store missed is kept, and the cache has said so: nobody has to act.
+fn report(result: larder_cache::Result<()>) -> Result<(), Source> {
+    match result {
+        Err(error) if !error.is_outage() => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Makes stale, in every cache, whatever shows one of these objects or a list of them. The receivers call it; call it

@@ -329,4 +329,19 @@ mod tests {
         let error = read("[server\n", &[]).unwrap_err().to_string();
         assert!(error.contains("line 1"), "{error}");
     }
+
+    #[test]
+    fn the_settings_in_the_documentation_can_be_used() {
+        let readme = include_str!("../../../README.md");
+        let guide = include_str!("../../../docs/guide.md");
+        for (page, text) in [("README.md", readme), ("docs/guide.md", guide)] {
+            let blocks: Vec<&str> =
+                text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+            assert!(!blocks.is_empty(), "{page} shows no settings");
+            for block in blocks {
+                let settings = read(block, &[]).unwrap_or_else(|error| panic!("{page}: {error}\n{block}"));
+                settings.open_caches().unwrap_or_else(|error| panic!("{page}: {error}\n{block}"));
+            }
+        }
+    }
 }

@@ -1,6 +1,13 @@
 //! What the two middlewares share: looking a page up, and storing it when it was made.
 
-use std::{cell::RefCell, collections::HashMap, fmt, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
@@ -114,6 +121,7 @@ pub(super) struct Pending {
     /// The headers that other variants of the page vary by.
     varies: Vec<HeaderName>,
     tags: Result<Vec<TagVersion>>,
+    started: Instant,
 }
 
 impl Pages {
@@ -156,7 +164,8 @@ impl Pages {
         match page {
             Some(page) => Found::Page(self.answer(request.request(), &page, cache.now())),
             None => {
-                let pending = Pending { rule: Rc::clone(rule), cache, id, varies, tags: Ok(Vec::new()) };
+                let pending =
+                    Pending { rule: Rc::clone(rule), cache, id, varies, tags: Ok(Vec::new()), started: Instant::now() };
                 Found::Missing(Box::new(pending))
             }
         }
@@ -263,10 +272,10 @@ impl Pending {
             items.push((self.id.variant_key(&names, headers), page.encode(), tags));
             items.push((self.id.key(), Stored::encode_varies(&names), Vec::new()));
         }
-        let timeout = Timeout::After(page.lifetime);
+        let (timeout, cost) = (Timeout::After(page.lifetime), self.started.elapsed());
         let store = move |cache: &crate::BlockingCache| {
             items.into_iter().try_for_each(|(key, bytes, tags)| {
-                cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, Duration::ZERO)
+                cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, cost)
             })
         };
         self.cache.try_run(store).await.map_err(|_| NotStored::Store)

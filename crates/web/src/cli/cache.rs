@@ -44,6 +44,8 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
         );
     }
     let cache = cache.blocking().because("command line");
+    // A read takes a store that is away for a miss; here the difference matters.
+    let stats = cache.stats()?;
     let was_there = match command {
         Command::Get { key } => match cache.get::<Value>(&key)? {
             Some(value) => {
@@ -51,8 +53,6 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
                 true
             }
             None => {
-                // A read takes a store that is away for a miss; here the difference matters.
-                cache.stats()?;
                 eprintln!("{key} is not there");
                 false
             }
@@ -74,7 +74,7 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
             true
         }
         Command::Stats => {
-            cache.stats()?.iter().for_each(|(name, value)| println!("{name}: {value}"));
+            stats.iter().for_each(|(name, value)| println!("{name}: {value}"));
             true
         }
     };
