@@ -183,6 +183,10 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
         keys.iter().try_fold(0, |count, key| Ok(count + usize::from(self.delete(key)?)))
     }
 
+    /// Does what nobody waits for, such as delivering invalidations that failed. Called about once a second, on a thread
+    /// of the cache's own, for stores that may block.
+    fn maintain(&self) {}
+
     /// Returns numbers about the store for the operator.
     fn stats(&self) -> Result<Stats> {
         Ok(Stats::new())

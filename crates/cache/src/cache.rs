@@ -709,6 +709,10 @@ impl Cache {
         self.try_run(BlockingCache::stats).await
     }
 
+    pub(crate) fn maintain(&self) {
+        self.blocking.alias.store.maintain();
+    }
+
     /// Returns the time by the clock that expiry is measured by.
     #[cfg(feature = "page")]
     pub(crate) fn now(&self) -> crate::clock::Timestamp {

@@ -1,6 +1,12 @@
 //! The table of caches: one [`Cache`] per alias, built from the settings.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Weak},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     alias::Alias,
@@ -18,6 +24,9 @@ use crate::{
     key::KeySpace,
     settings::{AliasSettings, DEFAULT_ALIAS, Problem, Section, SettingsError},
 };
+
+/// How often stores are given the time for what nobody waits for.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a backend is made from.
 #[derive(Debug)]
@@ -72,7 +81,7 @@ type Factory = Box<dyn Fn(&BackendContext<'_>) -> Result<Box<dyn Backend>, Setti
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Caches(Arc<BTreeMap<String, (AliasSettings, Cache)>>);
+pub struct Caches(Arc<Table>);
 
 impl Caches {
     /// Starts to build the table.
@@ -179,7 +188,14 @@ impl CachesBuilder {
         if !self.aliases.contains_key(DEFAULT_ALIAS) {
             problems.push(Problem::new("caches.default", "is missing; one alias must have this name"));
         }
-        if problems.is_empty() { Ok(Caches(Arc::new(table))) } else { Err(problems.into()) }
+        if !problems.is_empty() {
+            return Err(problems.into());
+        }
+        let table = Arc::new(table);
+        if table.values().any(|(_, cache)| cache.capabilities().blocking) {
+            keep_maintained(Arc::downgrade(&table));
+        }
+        Ok(Caches(table))
     }
 
     fn store(&self, context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
@@ -230,6 +246,22 @@ impl fmt::Debug for CachesBuilder {
             .field("aliases", &self.aliases)
             .field("backends", &self.factories.keys())
             .finish_non_exhaustive()
+    }
+}
+
+type Table = BTreeMap<String, (AliasSettings, Cache)>;
+
+/// Maintains the stores until the last handle on the table is gone.
+fn keep_maintained(table: Weak<Table>) {
+    let maintain = move || {
+        loop {
+            thread::sleep(MAINTENANCE_INTERVAL);
+            let Some(table) = table.upgrade() else { return };
+            table.values().for_each(|(_, cache)| cache.maintain());
+        }
+    };
+    if let Err(error) = thread::Builder::new().name("larder-cache".to_owned()).spawn(maintain) {
+        log::error!("cannot start the thread that maintains the caches: {error}");
     }
 }
 

@@ -165,17 +165,6 @@ impl<B: Backend + ?Sized> Guarded<B> {
         }
     }
 
-    #[cfg(feature = "memcached")]
-    /// Delivers the pending deletions, if there are any and the breaker lets a caller through.
-    ///
-    /// For a timer: a store that nobody asks is cleaned too, for the other processes that use it.
-    pub(crate) fn recover(&self) {
-        if self.disturbed.load(Ordering::SeqCst) && !self.condition().journal.is_empty() {
-            // The failure has been logged and counted.
-            let _ = self.prepare();
-        }
-    }
-
     /// Runs an operation if the store may be asked, and learns from how it ends.
     fn run<T>(&self, touches: Touches<'_>, operation: impl FnOnce(&B) -> Result<T>) -> Result<T> {
         let disturbed = self.disturbed.load(Ordering::SeqCst);
@@ -335,6 +324,15 @@ impl<B: Backend + ?Sized> Backend for Guarded<B> {
 
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         self.run(Touches::Keys(keys), |store| store.delete_many(keys))
+    }
+
+    /// A store that nobody asks is cleaned too, for the other processes that use it.
+    fn maintain(&self) {
+        if self.disturbed.load(Ordering::SeqCst) && !self.condition().journal.is_empty() {
+            // The failure has been logged and counted.
+            let _ = self.prepare();
+        }
+        self.inner.maintain();
     }
 
     fn stats(&self) -> Result<Stats> {
@@ -596,11 +594,11 @@ mod tests {
         assert!(store.delete_many(&keys).is_err());
         fake.switch(true);
         fake.0.off_after.store(2, Ordering::SeqCst);
-        store.recover();
+        store.maintain();
         assert_eq!(store.condition().journal.keys.len(), DELIVERY_CHUNK);
         fake.switch(true);
         hand.advance(TRIAL_INTERVAL);
-        store.recover();
+        store.maintain();
         assert!(store.condition().journal.is_empty());
         assert_eq!(fake.values().unwrap().len(), 0);
     }
@@ -622,7 +620,7 @@ mod tests {
     #[test]
     fn recover_asks_a_healthy_store_nothing() {
         let (store, fake, _) = guarded();
-        store.recover();
+        store.maintain();
         assert_eq!(fake.calls(), 0);
     }
 

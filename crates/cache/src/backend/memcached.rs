@@ -326,14 +326,6 @@ impl Memcached {
         let servers = addresses.iter().map(server).collect::<Result<Arc<[_]>>>()?;
         Ok(Memcached { servers, max_value_bytes: settings.max_value_bytes, clock: settings.clock })
     }
-
-    /// Delivers to every server the deletions that failed while it was down, if it answers again.
-    ///
-    /// Every other method does so first for the servers that it needs; this one is for a timer.
-    pub fn recover(&self) {
-        self.servers.iter().for_each(|server| server.guarded.recover());
-    }
-
     fn server_for(&self, key: &str) -> &Guarded<dyn Backend> {
         &self.servers[self.position_for(key)].guarded
     }
@@ -477,6 +469,10 @@ impl Backend for Memcached {
     }
 
     /// Returns what each server counts; the names start with its address if there are several.
+    fn maintain(&self) {
+        self.servers.iter().for_each(|server| server.guarded.maintain());
+    }
+
     fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::new();
         let mut outcome = Outcome::default();

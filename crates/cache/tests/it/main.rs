@@ -5,5 +5,6 @@
 mod custom;
 mod handles;
 mod levels;
+mod outage;
 mod page;
 mod stores;
