@@ -124,10 +124,12 @@ impl Alias {
         let Some(expiry) = self.expiry(timeout) else {
             return self.store.delete(&final_key).map(drop);
         };
-        self.remember(key, &tags);
-        let value = self.seal(content, tags, cost);
+        let value = self.seal(content, tags.clone(), cost);
         let result = self.store.set(&final_key, &value, expiry);
         self.report(key, content, cost, &result);
+        if result.is_ok() {
+            self.remember(key, &tags);
+        }
         result
     }
 
@@ -144,16 +146,25 @@ impl Alias {
         let Some(expiry) = self.expiry(timeout) else {
             return self.store.get(&final_key).map(|entry| entry.is_none());
         };
-        self.remember(key, &tags);
-        let value = self.seal(content, tags, cost);
+        let value = self.seal(content, tags.clone(), cost);
         let mut result = self.store.add(&final_key, &value, expiry);
-        // An entry that cannot be used any more counts as missing, so it must not stand in the way.
-        if matches!(result, Ok(false)) && self.look_up(key, version)?.result.is_err() {
-            self.store.delete(&final_key)?;
-            result = self.store.add(&final_key, &value, expiry);
+        // An entry that cannot be used any more counts as missing, so it must not stand in the way. Two callers who
+        // find the same one may both replace it; where that matters, do not give the key tags.
+        if matches!(result, Ok(false)) {
+            match self.look_up(key, version)?.result {
+                Err(MissReason::TagChanged(_) | MissReason::Unreadable(_)) => {
+                    self.store.delete(&final_key)?;
+                    result = self.store.add(&final_key, &value, expiry);
+                }
+                Err(MissReason::Unavailable) => return Err(self.unavailable()),
+                Ok(_) | Err(_) => {}
+            }
         }
         if !matches!(result, Ok(false)) {
             self.report(key, content, cost, &result);
+        }
+        if matches!(result, Ok(true)) {
+            self.remember(key, &tags);
         }
         result
     }
@@ -247,22 +258,36 @@ impl Alias {
     /// Moves an entry to another version of its key, with the time it has left.
     pub(crate) fn incr_version(&self, key: &Key<'_>, version: i64, delta: i64) -> Result<i64> {
         let old_key = self.keys.final_key(key, version)?;
-        let new_version = version.saturating_add(delta);
+        let out_of_range =
+            || Error::NotACounter { key: key.label().to_owned(), reason: "the version would not fit into 64 bits" };
+        let new_version = version.checked_add(delta).ok_or_else(out_of_range)?;
         let new_key = self.keys.final_key(key, new_version)?;
         let entry = self.store.get(&old_key)?.ok_or_else(|| not_found(key))?;
-        self.store.set(&new_key, &entry.value, entry.expiry)?;
-        self.store.delete(&old_key)?;
+        if new_version != version {
+            self.store.set(&new_key, &entry.value, entry.expiry)?;
+            self.store.delete(&old_key)?;
+        }
         Ok(new_version)
     }
 
     pub(crate) fn clear(&self, cause: Option<&str>) -> Result<()> {
-        self.store.clear()?;
-        self.journal.cleared(cause);
-        Ok(())
+        let result = self.store.clear();
+        match &result {
+            Ok(()) => {
+                self.remembered.clear();
+                self.journal.cleared(cause);
+            }
+            Err(error) => self.journal.clearing_failed(cause, error),
+        }
+        result
     }
 
     pub(crate) fn stats(&self) -> Result<Stats> {
         self.store.stats()
+    }
+
+    fn unavailable(&self) -> Error {
+        Error::unavailable(format!("cache {}", self.name), "its store did not answer")
     }
 
     fn expiry(&self, timeout: Timeout) -> Option<Expiry> {

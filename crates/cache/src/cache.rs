@@ -185,7 +185,9 @@ impl BlockingCache {
     /// Returns the value of a key; if it is missing, computes, stores and returns it.
     ///
     /// A failing store never fails the caller: the value is computed and returned. What the loader returns as an
-    /// error is returned and not stored. An invalidation of one of the handle's tags while the loader runs wins.
+    /// error is returned and not stored. If somebody stored a value while the loader ran, that one stays and is
+    /// returned. An invalidation of one of the handle's tags while the loader runs wins; the deletion of the key does
+    /// not, so give values tags that must never be old.
     ///
     /// # Errors
     /// Only the loader's.
@@ -205,8 +207,11 @@ impl BlockingCache {
         let tags = self.alias.tag_versions(&self.scope.tags);
         let started = Instant::now();
         let value = load()?;
-        self.keep_loaded(&key, &value, timeout.into(), tags, started.elapsed());
-        Ok(value)
+        let cost = started.elapsed();
+        let kept = codec::encode(&key, &value)
+            .and_then(|content| self.keep_loaded(&key, &content, timeout.into(), tags?, cost));
+        let theirs = kept.unwrap_or_else(|error| self.without_cache(&key, &error));
+        Ok(theirs.and_then(|content| codec::decode(&content)).unwrap_or(value))
     }
 
     /// Gives an entry a new timeout; tells whether it was there. Zero or less expires it at once.
@@ -342,24 +347,22 @@ impl BlockingCache {
         Ok(failed.into_iter().map(|position| items[position].0.label().to_owned()).collect())
     }
 
-    /// Stores what a loader made. Failing to is the store's trouble, which the log has; the caller has his value.
-    fn keep_loaded<T: Serialize>(
+    /// Stores what a loader made, unless somebody stored something meanwhile: then that is newer, and is returned.
+    fn keep_loaded(
         &self,
         key: &Key<'_>,
-        value: &T,
+        content: &Content,
         timeout: Timeout,
-        tags: Result<Vec<TagVersion>>,
+        tags: Vec<TagVersion>,
         cost: Duration,
-    ) {
-        let stored = tags.and_then(|tags| {
-            let content = codec::encode(key, value)?;
-            self.keep(key, &content, timeout, tags, cost)
-        });
-        if let Err(error) = stored {
-            self.without_cache::<T>(key, &error);
+    ) -> Result<Option<Content>> {
+        if self.alias.add(key, self.key_version(), content, timeout, tags, cost)? {
+            return Ok(None);
         }
+        Ok(self.look_up(key)?.result.ok())
     }
 
+    #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn keep(
         &self,
         key: &Key<'_>,
@@ -378,7 +381,7 @@ impl BlockingCache {
 
     /// An outage has its own line in the log, once; anything else is for the developer to mend.
     fn without_cache<T>(&self, key: &Key<'_>, error: &Error) -> Option<T> {
-        if error.is_outage() {
+        if error.is_outage() || matches!(error, Error::ValueTooLarge { .. }) {
             self.alias.journal.not_stored(key, error);
         } else {
             log::error!("cache {} was bypassed for {key}: {}", self.alias.name, crate::error::Causes(error));
@@ -598,18 +601,15 @@ impl Cache {
         let value = load().await?;
         let cost = started.elapsed();
         let timeout = timeout.into();
-        let content = codec::encode(&key, &value);
-        let asked = key.clone();
-        let kept = match (tags, content) {
+        let kept = match (tags, codec::encode(&key, &value)) {
             (Ok(tags), Ok(content)) => {
-                self.try_run(move |cache| cache.keep(&asked, &content, timeout, tags, cost)).await
+                let key = key.clone();
+                self.try_run(move |cache| cache.keep_loaded(&key, &content, timeout, tags, cost)).await
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
-        if let Err(error) = kept {
-            self.blocking.without_cache::<T>(&key, &error);
-        }
-        Ok(value)
+        let theirs = kept.unwrap_or_else(|error| self.blocking.without_cache(&key, &error));
+        Ok(theirs.and_then(|content| codec::decode(&content)).unwrap_or(value))
     }
 
     /// As [`BlockingCache::touch`].

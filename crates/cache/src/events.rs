@@ -123,20 +123,27 @@ impl Journal {
         let mut fields: Vec<(&str, &dyn Display)> = Vec::new();
         cause.iter().for_each(|cause| fields.push(("cause", cause)));
         fields.push(("error", error));
-        self.decision(Level::Warn, "invalidation kept until the store answers", key, &fields);
+        self.decision(Level::Warn, KEPT, key, &fields);
+    }
+
+    pub(crate) fn clearing_failed(&self, cause: Option<&str>, error: &Error) {
+        let mut fields: Vec<(&str, &dyn Display)> = vec![("alias", &self.alias)];
+        cause.iter().for_each(|cause| fields.push(("cause", cause)));
+        fields.push(("error", error));
+        line(Level::Warn, KEPT, &fields);
     }
 
     fn decision(&self, level: Level, message: &str, key: &Key<'_>, more: &[(&str, &dyn Display)]) {
-        if !log::log_enabled!(target: TARGET, level) {
-            return;
+        if log::log_enabled!(target: TARGET, level) {
+            let label = key.label();
+            let named: [(&str, &dyn Display); 2] = [(key.kind().field(), &label), ("alias", &self.alias)];
+            line(level, message, &[&named, more].concat());
         }
-        let mut fields: Vec<(&str, &dyn Display)> = vec![(key.kind().field(), &key), ("alias", &self.alias)];
-        let label = key.label();
-        fields[0].1 = &label;
-        fields.extend_from_slice(more);
-        line(level, message, &fields);
     }
 }
+
+/// What the log says of an invalidation that a store did not hear of.
+const KEPT: &str = "invalidation kept until the store answers";
 
 /// Tells whether hits and misses are logged, so that their time is worth measuring.
 pub(crate) fn are_timed() -> bool {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -67,21 +67,39 @@ pub(crate) fn first_changed(store: &dyn Backend, tags: &[TagVersion], keys: &[St
 /// For people only: no decision depends on it.
 #[derive(Debug, Default)]
 pub(crate) struct Remembered {
-    by_tag: Mutex<HashMap<String, BTreeSet<String>>>,
+    entries: Mutex<Entries>,
+}
+
+#[derive(Debug, Default)]
+struct Entries {
+    by_tag: HashMap<String, BTreeSet<String>>,
+    count: usize,
 }
 
 impl Remembered {
     pub(crate) fn note(&self, tags: &[TagVersion], entry: &str) {
-        let mut by_tag = self.by_tag.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_tag.values().map(BTreeSet::len).sum::<usize>() >= MAX_REMEMBERED {
-            by_tag.clear();
+        let mut entries = self.lock();
+        if entries.count >= MAX_REMEMBERED {
+            *entries = Entries::default();
         }
         for tag in tags {
-            by_tag.entry(tag.name.clone()).or_default().insert(entry.to_owned());
+            let is_new = entries.by_tag.entry(tag.name.clone()).or_default().insert(entry.to_owned());
+            entries.count += usize::from(is_new);
         }
     }
 
     pub(crate) fn take(&self, tag: &str) -> BTreeSet<String> {
-        self.by_tag.lock().unwrap_or_else(PoisonError::into_inner).remove(tag).unwrap_or_default()
+        let mut entries = self.lock();
+        let taken = entries.by_tag.remove(tag).unwrap_or_default();
+        entries.count -= taken.len();
+        taken
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.lock() = Entries::default();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

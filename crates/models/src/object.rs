@@ -143,6 +143,13 @@ impl Object {
     }
 }
 
+/// Tells whether a character leaves a mark: neither a blank nor one of those that only steer how others are set
+/// (Unicode, general category Cf, as far as keyboards have them).
+fn is_visible(c: char) -> bool {
+    let only_steers = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    !(c.is_whitespace() || c.is_control() || only_steers)
+}
+
 impl Model for Object {
     const NAME: &'static str = "Object";
     const TABLE: &'static str = "object";
@@ -172,8 +179,14 @@ impl Model for Object {
 
     fn validate(&self) -> Result<(), Invalid> {
         let mut invalid = Invalid::default();
-        if self.title.trim().is_empty() {
+        if !self.title.chars().any(is_visible) {
             invalid.add("title", "Enter a title.");
+        }
+        if self.title.chars().any(char::is_control) {
+            invalid.add("title", "Leave out line breaks and control characters.");
+        }
+        if self.body.chars().any(|c| c.is_control() && !"\n\t".contains(c)) {
+            invalid.add("body", "Leave out control characters.");
         }
         for (field, text, limit) in [("title", &self.title, MAX_TITLE_CHARS), ("body", &self.body, MAX_BODY_CHARS)] {
             let chars = text.chars().count();

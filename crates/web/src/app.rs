@@ -6,17 +6,26 @@ use actix_web::{
     App, HttpMessage, HttpServer,
     body::{BodySize, MessageBody},
     cookie::Key,
-    dev::{Server, ServiceRequest, ServiceResponse},
-    http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS},
+    dev::{Server, ServerHandle, ServiceRequest, ServiceResponse},
+    http::header::{
+        CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    },
     middleware::{DefaultHeaders, Next, from_fn},
     web,
 };
 use larder_cache::{
     Caches,
-    page::{PageCache, PageOutcome, policy::request},
+    page::{PageCache, PageOutcome, cache_page, policy::request},
 };
-use larder_models::{Database, Signals, invalidation};
+use larder_models::{
+    Database, Signals,
+    invalidation::{self, ANY_OBJECT_TAG},
+};
 use log::{debug, info};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+};
 
 use crate::{
     admin,
@@ -69,11 +78,24 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     })?;
     let address = format!("http://{}", reachable(&listener)?);
     let templates = load_templates(&settings, caches.clone())?;
-    let client = reqwest::Client::builder().timeout(settings.upstream.timeout).build()?;
+    let mut client = reqwest::Client::builder().timeout(settings.upstream.timeout);
+    if settings.upstream.base_url.is_none() {
+        // The way to ourselves leads through no proxy.
+        client = client.no_proxy();
+    }
+    let client = client.build()?;
     let upstream = settings.upstream.base_url.clone().unwrap_or_else(|| address.clone());
     let key = secrets::session_key()?;
     let workers = settings.server.workers;
-    let state = State { settings: Arc::new(settings), caches, database, templates, client, upstream: upstream.into() };
+    let state = State {
+        settings: Arc::new(settings),
+        caches,
+        database,
+        templates,
+        client,
+        upstream: upstream.into(),
+        password_turn: Arc::new(Semaphore::new(1)),
+    };
     let page_cache = page_cache(&state);
     let mut server = HttpServer::new(move || {
         App::new()
@@ -89,7 +111,23 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     if workers > 0 {
         server = server.workers(workers);
     }
-    Ok((address, server.shutdown_timeout(SHUTDOWN_SECONDS).listen(listener)?.run()))
+    let server = server.shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run();
+    stop_on_signal(server.handle())?;
+    Ok((address, server))
+}
+
+/// Lets requests that are being answered come to their end, on Ctrl-C as well as when the system asks.
+fn stop_on_signal(server: ServerHandle) -> io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    actix_web::rt::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        server.stop(true).await;
+    });
+    Ok(())
 }
 
 /// Returns the address under which this machine reaches the listener.
@@ -108,7 +146,14 @@ fn page_cache(state: &State) -> PageCache {
         .allowed_hosts(server.allowed_hosts.clone())
         .debug(server.debug);
     match &state.settings.site_cache {
-        Some(site) => page_cache.site(site.seconds, &site.alias, &site.key_prefix),
+        Some(site) => page_cache.site(
+            // Which pages show objects the site cannot know: an edit throws away all of them.
+            cache_page(site.seconds)
+                .alias(&site.alias)
+                .key_prefix(&site.key_prefix)
+                .clients(0)
+                .tags(|_| vec![ANY_OBJECT_TAG.to_owned()]),
+        ),
         None => page_cache,
     }
 }
@@ -116,10 +161,17 @@ fn page_cache(state: &State) -> PageCache {
 fn routes(config: &mut web::ServiceConfig, state: &State, key: &Key) {
     let debug = state.settings.server.debug;
     config
-        .service(actix_files::Files::new("/static", &state.settings.server.static_files))
+        .service(
+            web::scope("/static")
+                // Their names stay the same when they change, so browsers ask each time, and mostly hear 304.
+                .wrap(DefaultHeaders::new().add((CACHE_CONTROL, "no-cache")))
+                .service(actix_files::Files::new("", &state.settings.server.static_files)),
+        )
         .configure(pages::without_session)
         .service(
             web::scope("")
+                // A page with a name in it must not be shown by a browser or proxy to whoever comes next.
+                .wrap(DefaultHeaders::new().add((VARY, "Cookie")))
                 .wrap(session::middleware(state.database.clone(), key.clone(), debug))
                 .configure(pages::with_session)
                 .configure(admin::routes)
@@ -144,10 +196,13 @@ async fn allowed_hosts_only<B: MessageBody + 'static>(
     next: Next<B>,
 ) -> Result<ServiceResponse<actix_web::body::EitherBody<B>>, actix_web::Error> {
     let state = request.app_data::<web::Data<State>>().cloned();
-    let allowed = state.is_none_or(|state| {
-        request::host(request.headers())
-            .is_some_and(|host| request::is_allowed(host, &state.settings.server.allowed_hosts))
-    });
+    // The app calls its own API by address, whatever its name is outside; the API makes no link and is not cached.
+    let is_api = request.path().starts_with("/delay/");
+    let allowed = is_api
+        || state.is_none_or(|state| {
+            request::host(request.headers())
+                .is_some_and(|host| request::is_allowed(host, &state.settings.server.allowed_hosts))
+        });
     if allowed {
         return Ok(next.call(request).await?.map_into_left_body());
     }
@@ -161,7 +216,11 @@ async fn log_request<B: MessageBody>(
     next: Next<B>,
 ) -> Result<ServiceResponse<B>, actix_web::Error> {
     let started = std::time::Instant::now();
-    let answer = next.call(request).await?;
+    let asked = format!("{} {}", request.method(), request.uri());
+    let answer = next.call(request).await.inspect_err(|error| {
+        let status = error.as_response_error().status_code().as_u16();
+        info!(target: "http", status, cache = "-"; "{asked}");
+    })?;
     let request = answer.request();
     let cache = request.extensions().get::<PageOutcome>().map_or_else(|| "-".to_owned(), ToString::to_string);
     let bytes = match answer.response().body().size() {

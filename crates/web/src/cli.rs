@@ -1,6 +1,12 @@
 //! The command line of the binary `larder`.
 
-#![expect(clippy::print_stdout, reason = "a command answers on standard output")]
+/// Prints a line on standard output. Nobody may be reading any more, as behind `| head`: that is no error.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($argument)*);
+    }};
+}
 
 mod cache;
 mod check;
@@ -53,7 +59,7 @@ enum Command {
     /// Look into a cache and change it
     Cache {
         /// The cache, by its name in the settings
-        #[arg(long, default_value = "default")]
+        #[arg(long, default_value = "default", global = true)]
         alias: String,
         #[command(subcommand)]
         command: cache::Command,
@@ -80,7 +86,11 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match arguments.command {
         Command::Serve { demo } => serve::serve(settings, demo)?,
         Command::Migrate => migrate(&open_database(&settings)?)?,
-        Command::Createsuperuser { username } => users::create_superuser(&open_database(&settings)?, &username)?,
+        Command::Createsuperuser { username } => {
+            let database = open_database(&settings)?;
+            require_migrations(&database)?;
+            users::create_superuser(&database, &username)?;
+        }
         Command::Createcachetable { dry_run } => create_cache_tables(&settings, dry_run)?,
         Command::Cache { alias, command } => return cache::run(&settings, &alias, command),
         Command::Check => return check::check(&settings),
@@ -92,11 +102,18 @@ fn open_database(settings: &Settings) -> anyhow::Result<Database> {
     Ok(Database::open(&settings.database_url, Signals::new())?)
 }
 
+fn require_migrations(database: &Database) -> anyhow::Result<()> {
+    match database.migrations_status()?.iter().find(|migration| !migration.applied) {
+        Some(pending) => anyhow::bail!("the database lacks migration {}; run `larder migrate`", pending.name),
+        None => Ok(()),
+    }
+}
+
 fn migrate(database: &Database) -> anyhow::Result<()> {
     let applied = database.migrate()?;
-    applied.iter().for_each(|name| println!("applied migration {name}"));
+    applied.iter().for_each(|name| say!("applied migration {name}"));
     if applied.is_empty() {
-        println!("the database is up to date");
+        say!("the database is up to date");
     }
     Ok(())
 }
@@ -110,16 +127,16 @@ fn create_cache_tables(settings: &Settings, dry_run: bool) -> anyhow::Result<()>
             anyhow::bail!("caches.{alias}.location: must be one table, as in db://cache_entry");
         };
         if dry_run {
-            println!("{}", database::Database::create_table_sql(table)?);
+            say!("{}", database::Database::create_table_sql(table)?);
             continue;
         }
         let url = cache.options.get("url").and_then(toml::Value::as_str).unwrap_or(&settings.database_url);
         let store = database::Database::open(url, table, Options::new())?;
         let what = if store.create_table()? { "created" } else { "was there already" };
-        println!("table {table} of cache {alias} {what}");
+        say!("table {table} of cache {alias} {what}");
     }
     if !found {
-        println!("no cache has the database as its backend; set CACHE_URL=db://cache_entry for one");
+        say!("no cache has the database as its backend; set CACHE_URL=db://cache_entry for one");
     }
     Ok(())
 }

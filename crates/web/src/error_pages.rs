@@ -1,8 +1,10 @@
 //! Middleware: the page that says why there is no page.
 
 use actix_web::{
-    body::{BoxBody, EitherBody, MessageBody},
+    HttpResponse,
+    body::{EitherBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
+    error::InternalError,
     http::{
         StatusCode,
         header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -33,29 +35,44 @@ pub async fn error_pages<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
-    let answer = next.call(request).await?;
+    let state = request.app_data::<web::Data<State>>().cloned();
+    let answer = match next.call(request).await {
+        Ok(answer) => answer,
+        Err(error) => return Err(with_page(error, state.as_ref())),
+    };
     let status = answer.status();
     let is_error = status.is_client_error() || status.is_server_error();
     if !is_error || answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind != "text/plain; charset=utf-8") {
         return Ok(answer.map_into_left_body());
     }
     let texts = answer.response().extensions().get::<Texts>().cloned();
-    let [title, detail, advice] = texts.map_or_else(|| texts_for(status), |texts| texts.0);
-    let page = ErrorPage { status: status.as_u16(), title, detail, advice };
-    let state = answer.request().app_data::<web::Data<State>>().cloned();
-    let rendered = state.and_then(|state| state.page("error.html", &page).ok());
+    let texts = texts.map_or_else(|| texts_for(status), |texts| texts.0);
+    let page = page(status, texts, state.as_ref());
     Ok(answer.map_body(|head, _| {
-        head.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let body = match rendered {
-            Some(page) => {
-                let html = HeaderValue::from_static("text/html; charset=utf-8");
-                head.headers_mut().insert(CONTENT_TYPE, html);
-                page.into_body()
-            }
-            None => BoxBody::new(format!("{title}\n{detail}\n{advice}\n")),
-        };
-        EitherBody::right(body)
+        *head.headers_mut() = page.headers().clone();
+        EitherBody::right(page.into_body())
     }))
+}
+
+/// A middleware inside failed, such as the session's: nobody has logged that yet, and the answer would be empty.
+fn with_page(error: actix_web::Error, state: Option<&web::Data<State>>) -> actix_web::Error {
+    let status = error.as_response_error().status_code();
+    if status.is_server_error() {
+        log::error!("a request failed: {error}");
+    }
+    let page = page(status, texts_for(status), state);
+    InternalError::from_response(error, page).into()
+}
+
+fn page(status: StatusCode, texts: [&'static str; 3], state: Option<&web::Data<State>>) -> HttpResponse {
+    let [title, detail, advice] = texts;
+    let page = ErrorPage { status: status.as_u16(), title, detail, advice };
+    let rendered = state.and_then(|state| state.page("error.html", &page).ok());
+    let plain = || HttpResponse::Ok().body(format!("{title}\n{detail}\n{advice}\n"));
+    let mut answer = rendered.unwrap_or_else(plain);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// Texts for errors that are not ours but actix's.

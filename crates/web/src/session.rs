@@ -23,7 +23,11 @@ pub const COOKIE: &str = "larder_session";
 /// Django's `SESSION_COOKIE_AGE`: two weeks.
 const LIFETIME: Duration = Duration::days(14);
 
+/// What nobody signed in to lasts an hour: it holds no more than the token of the sign-in form.
+const ANONYMOUS_LIFETIME: Duration = Duration::hours(1);
+
 const USER_ID: &str = "user_id";
+const PASSWORD_MARK: &str = "password_mark";
 const USERNAME: &str = "username";
 const MESSAGES: &str = "messages";
 
@@ -65,8 +69,9 @@ impl SessionStore for DatabaseStore {
     async fn save(&self, state: HashMap<String, String>, ttl: &Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let id = key.as_ref().to_owned();
+        let is_anonymous = !state.contains_key(USER_ID);
         let state = serde_json::to_string(&state).map_err(|error| SaveError::Serialization(error.into()))?;
-        let expires = expires(ttl);
+        let expires = expires(if is_anonymous { &ANONYMOUS_LIFETIME } else { ttl });
         let save = move |database: &Database| {
             database.write(|db| {
                 // New sessions are rare enough to sweep the old ones along with them.
@@ -128,12 +133,20 @@ pub fn user_id(session: &Session) -> Option<i64> {
     session.get(USER_ID).ok().flatten()
 }
 
-/// Signs a user in, under a new session id.
+/// Tells whether a user still has the password that the session was begun with.
+pub fn is_current(session: &Session, user: &User) -> bool {
+    let mark: Option<String> = session.get(PASSWORD_MARK).ok().flatten();
+    mark.is_some_and(|mark| mark == user.password_mark())
+}
+
+/// Signs a user in, in a new session.
 ///
 /// # Errors
 /// The session cannot be written.
 pub fn sign_in(session: &Session, user: &User) -> Result<(), Failure> {
+    session.clear();
     session.renew();
+    session.insert(PASSWORD_MARK, user.password_mark()).map_err(Failure::internal)?;
     session.insert(USER_ID, user.id).map_err(Failure::internal)?;
     session.insert(USERNAME, &user.username).map_err(Failure::internal)
 }

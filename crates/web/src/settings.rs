@@ -89,7 +89,9 @@ impl Settings {
                 text => text.map_err(|error| unreadable(Path::new(DEFAULT_FILE), &error))?,
             },
         };
-        Self::read(&text, std::env::vars())
+        // What is no text cannot be one of ours; what is ours and no text is a bad value like any other.
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        Self::read(&text, std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))))
     }
 
     /// Reads the text of a settings file and environment variables.
@@ -225,8 +227,8 @@ fn read_upstream(section: &mut Section<'_>) -> Upstream {
         section.problem("delay_seconds", format!("must be at most {MAX_DELAY_SECONDS}, is {delay_seconds}"));
     }
     let timeout = Duration::from_secs(section.size("timeout_seconds").map_or(5, |seconds| seconds as u64));
-    if timeout.is_zero() {
-        section.problem("timeout_seconds", "must be 1 or more");
+    if timeout.as_secs() <= delay_seconds {
+        section.problem("timeout_seconds", format!("must be more than delay_seconds, which is {delay_seconds}"));
     }
     Upstream { base_url: base_url.map(|url| url.trim_end_matches('/').to_owned()), delay_seconds, timeout }
 }

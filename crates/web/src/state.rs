@@ -11,6 +11,7 @@ use larder_cache::{
 use larder_models::{Database, Db};
 use serde::Serialize;
 use tera::{Kwargs, TeraResult};
+use tokio::sync::Semaphore;
 
 use crate::{failure::Failure, settings::Settings};
 
@@ -29,6 +30,8 @@ pub struct State {
     pub client: reqwest::Client,
     /// Where the slow API is.
     pub upstream: Arc<str>,
+    /// Who may verify a password now.
+    pub password_turn: Arc<Semaphore>,
 }
 
 impl State {

@@ -303,10 +303,11 @@ impl File {
     /// Without a turn: an entry that is replaced at the same moment may go too, as any entry of a full store may.
     fn cull(&self, max_entries: usize, cull_frequency: usize) -> io::Result<()> {
         let now = self.now();
-        let mut live: Vec<(SystemTime, PathBuf)> = Vec::new();
+        // Entries that never expire go last: tags among them, whose loss makes everything stale that carries them.
+        let mut live: Vec<(bool, SystemTime, PathBuf)> = Vec::new();
         self.each_file(|path| match age_and_expiry(path) {
             Ok((modified, expiry)) if cull_frequency > 0 && !expiry.has_passed(now) => {
-                live.push((modified, path.to_owned()));
+                live.push((expiry == Expiry::Never, modified, path.to_owned()));
                 Ok(())
             }
             _ => remove_if_there(path).map(drop),
@@ -315,7 +316,7 @@ impl File {
         if left >= max_entries && left > 0 {
             live.sort();
             let surplus = (left / cull_frequency.max(1)).max(1);
-            for (_, path) in live.iter().take(surplus) {
+            for (.., path) in live.iter().take(surplus) {
                 remove_if_there(path)?;
             }
             left -= surplus;

@@ -82,6 +82,8 @@ impl MemcachedServer {
     /// Stops the process without ending it: it accepts connections and answers nothing.
     pub fn freeze(&self) {
         self.signal("-STOP");
+        // The signal is on its way when `kill` returns; threads may go on for a moment.
+        thread::sleep(STOPPING);
     }
 
     /// Lets a frozen process go on.
@@ -101,6 +103,9 @@ impl Drop for MemcachedServer {
         self.stop();
     }
 }
+
+/// How long the threads of a process may take to stop.
+const STOPPING: Duration = Duration::from_millis(100);
 
 fn free_address() -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback address has free ports");

@@ -36,7 +36,7 @@ pub fn cache_page(seconds: u64) -> CachePage {
 }
 
 /// The mark that [`cache_page`] makes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct CachePage {
     rule: Rule,
 }
@@ -81,9 +81,13 @@ impl CachePage {
     /// let mark = cache_page(300).tags(|request| vec![format!("object:{}", &request.match_info()["id"])]);
     /// ```
     #[must_use]
-    pub fn tags(mut self, tags: impl Fn(&HttpRequest) -> Vec<String> + 'static) -> Self {
-        self.rule.tags = Some(Rc::new(tags));
+    pub fn tags(mut self, tags: impl Fn(&HttpRequest) -> Vec<String> + Send + Sync + 'static) -> Self {
+        self.rule.tags = Some(Arc::new(tags));
         self
+    }
+
+    pub(super) fn into_rule(self) -> Rule {
+        self.rule
     }
 }
 
@@ -99,16 +103,7 @@ where
     type Future = Ready<Result<Self::Transform, Self::InitError>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        let Rule { timeout, alias, key_prefix, public, clients, tags } = &self.rule;
-        let rule = Rule {
-            timeout: *timeout,
-            alias: alias.clone(),
-            key_prefix: key_prefix.clone(),
-            public: *public,
-            clients: *clients,
-            tags: tags.clone(),
-        };
-        ready(Ok(CachePageService { service: Rc::new(service), rule: Rc::new(rule) }))
+        ready(Ok(CachePageService { service: Rc::new(service), rule: Rc::new(self.rule.clone()) }))
     }
 }
 
@@ -154,27 +149,24 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
 {
     let pages = around.pages();
-    let state = match around.take() {
-        State::Making(pending) if pending.is_for(&rule) => State::Making(pending),
+    let found = match around.take() {
+        State::Expected(pending) if pending.is_for(&rule) => Found::Missing(pending),
         _ => {
             pages.learn(&request, &rule);
-            match pages.look_up(&request, &rule).await {
-                Found::Page(page) => {
-                    around.set(State::Answered);
-                    return Ok(request.into_response(page).map_into_right_body());
-                }
-                Found::Missing(pending) => State::Making(pending),
-                Found::Bypass(reason) => State::PassedBy(reason),
-            }
+            pages.look_up(&request, &rule).await
         }
     };
-    around.set(match state {
-        State::Making(mut pending) => {
-            pending.read_tags(request.request()).await;
-            State::Making(pending)
+    match found {
+        Found::Page(page) => {
+            around.set(State::Answered);
+            return Ok(request.into_response(page).map_into_right_body());
         }
-        other => other,
-    });
+        Found::Missing(mut pending) => {
+            pending.read_tags(request.request()).await;
+            around.set(State::Making(pending));
+        }
+        Found::Bypass(reason) => around.set(State::PassedBy(reason)),
+    }
     Ok(service.call(request).await?.map_into_left_body())
 }
 

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    time::Duration,
 };
 
 use actix_web::{
@@ -15,7 +14,8 @@ use actix_web::{
 };
 
 use super::{
-    pages::{self, Around, Found, Pages, Rule, Site, State},
+    cache_page::CachePage,
+    pages::{self, Around, Pages, Rule, Site, State},
     policy::request::SessionCookies,
 };
 use crate::Caches;
@@ -27,26 +27,19 @@ use crate::Caches;
 ///
 /// # Examples
 /// ```
-/// use larder_cache::{Caches, page::PageCache};
+/// use larder_cache::{Caches, page::{PageCache, cache_page}};
 ///
 /// // Marked views only; the cookie `id` means a session, others do not keep a page from being cached.
 /// let marked = PageCache::new(Caches::local()).session_cookies(["id"]).allowed_hosts(["example.org"]);
 ///
 /// // Every page that may be stored, for a minute.
-/// let whole_site = marked.site(60, "default", "");
+/// let whole_site = marked.site(cache_page(60));
 /// ```
 #[derive(Debug, Clone)]
 pub struct PageCache {
     caches: Caches,
     site: Arc<Site>,
-    whole_site: Option<WholeSite>,
-}
-
-#[derive(Debug, Clone)]
-struct WholeSite {
-    timeout: Duration,
-    alias: String,
-    key_prefix: String,
+    whole_site: Option<Rule>,
 }
 
 impl PageCache {
@@ -55,12 +48,11 @@ impl PageCache {
         PageCache { caches, site: Arc::default(), whole_site: None }
     }
 
-    /// Caches every page of the site that may be stored, for this many seconds under this alias. A view's own
-    /// [`cache_page`](super::cache_page) goes first. The prefix keeps sites apart that share a store.
+    /// Caches every page of the site that may be stored, as this says. A view's own [`cache_page`](super::cache_page)
+    /// goes first. With a key prefix, sites that share a store are kept apart.
     #[must_use]
-    pub fn site(mut self, seconds: u64, alias: impl Into<String>, key_prefix: impl Into<String>) -> Self {
-        let timeout = Duration::from_secs(seconds);
-        self.whole_site = Some(WholeSite { timeout, alias: alias.into(), key_prefix: key_prefix.into() });
+    pub fn site(mut self, every_page: CachePage) -> Self {
+        self.whole_site = Some(every_page.into_rule());
         self
     }
 
@@ -107,10 +99,7 @@ where
     type Future = Ready<Result<Self::Transform, Self::InitError>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
-        let default_rule = self.whole_site.clone().map(|site| {
-            let WholeSite { timeout, alias, key_prefix } = site;
-            Rc::new(Rule { alias, key_prefix, ..Rule::new(timeout) })
-        });
+        let default_rule = self.whole_site.clone().map(Rc::new);
         let pages = Rc::new(Pages::new(self.caches.clone(), Arc::clone(&self.site), default_rule));
         ready(Ok(PageCacheService { service: Rc::new(service), pages }))
     }
@@ -138,13 +127,9 @@ where
         let service = Rc::clone(&self.service);
         let pages = Rc::clone(&self.pages);
         Box::pin(async move {
-            let state = match pages.rule_for(&request) {
-                None => State::Open,
-                Some(rule) => match pages.look_up(&request, &rule).await {
-                    Found::Page(page) => return Ok(request.into_response(page).map_into_right_body()),
-                    Found::Missing(pending) => State::Making(pending),
-                    Found::Bypass(reason) => State::PassedBy(reason),
-                },
+            let state = match pages.start(&request).await {
+                Ok(state) => state,
+                Err(page) => return Ok(request.into_response(page).map_into_right_body()),
             };
             let around = Around::new(Rc::clone(&pages), state);
             request.extensions_mut().insert(around.clone());
@@ -153,6 +138,13 @@ where
                 State::Open | State::Answered => made.map_into_left_body(),
                 State::PassedBy(reason) => pages::pass_by(&pages, reason, made),
                 State::Making(pending) => pages.finish(pending, made).await,
+                State::Expected(_) => {
+                    // Whoever answered did not say that it may be kept; a failure says nothing about its path.
+                    if !made.status().is_server_error() {
+                        pages.learn_mixed(made.request());
+                    }
+                    made.map_into_left_body()
+                }
             })
         })
     }

@@ -34,7 +34,7 @@ use crate::{
     cache::into_bytes,
     codec::Content,
     envelope::{Codec, TagVersion},
-    error::Result,
+    error::{Error, Result},
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -43,6 +43,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const MAX_KNOWN_PATHS: usize = 10_000;
 
 /// How a view, or the whole site, is cached.
+#[derive(Clone)]
 pub(super) struct Rule {
     pub(super) timeout: Duration,
     pub(super) alias: String,
@@ -52,7 +53,7 @@ pub(super) struct Rule {
     pub(super) tags: Option<TagsOf>,
 }
 
-pub(super) type TagsOf = Rc<dyn Fn(&HttpRequest) -> Vec<String>>;
+pub(super) type TagsOf = Arc<dyn Fn(&HttpRequest) -> Vec<String> + Send + Sync>;
 
 impl Rule {
     pub(super) fn new(timeout: Duration) -> Self {
@@ -101,7 +102,17 @@ pub(super) struct Pages {
     /// The rule for the whole site, if there is one.
     default_rule: Option<Rc<Rule>>,
     /// Which rule the view of a path has: only views know, so the first request for a path asks its view.
-    known: RefCell<HashMap<String, Rc<Rule>>>,
+    known: RefCell<HashMap<String, Known>>,
+}
+
+/// What a worker knows of a path.
+#[derive(Debug, Clone)]
+enum Known {
+    /// All that was answered under it came from a view with this rule.
+    Rule(Rc<Rule>),
+    /// Something else answers under it too, for other requests: a guard tells them apart, or a middleware answers by
+    /// itself. Then each request must be led to its view before the cache is asked.
+    Mixed,
 }
 
 /// What a look-up came to.
@@ -110,6 +121,15 @@ pub(super) enum Found {
     Page(HttpResponse),
     Missing(Box<Pending>),
     Bypass(Bypass),
+}
+
+/// Whether a response may be stored at all, and whether this one can be.
+type Decided = Result<Storable, NotStored>;
+
+struct Storable {
+    lifetime: Duration,
+    vary: Vec<HeaderName>,
+    body: Result<(), NotStored>,
 }
 
 /// A page that is being made, and what is needed to store it.
@@ -129,18 +149,39 @@ impl Pages {
         Pages { caches, site, default_rule, known: RefCell::default() }
     }
 
-    /// Returns the rule that applies to a request before its view was asked.
-    pub(super) fn rule_for(&self, request: &ServiceRequest) -> Option<Rc<Rule>> {
-        self.known.borrow().get(request.path()).or(self.default_rule.as_ref()).cloned()
+    /// Returns the state in which a request starts: looked up already, if a rule applies before its view was asked.
+    pub(super) async fn start(&self, request: &ServiceRequest) -> Result<State, HttpResponse> {
+        let known = self.known.borrow().get(request.path()).cloned();
+        let (rule, is_learned) = match (known, &self.default_rule) {
+            (Some(Known::Rule(rule)), _) => (rule, true),
+            (_, Some(rule)) => (Rc::clone(rule), false),
+            (_, None) => return Ok(State::Open),
+        };
+        match self.look_up(request, &rule).await {
+            Found::Page(page) => Err(page),
+            Found::Bypass(reason) => Ok(State::PassedBy(reason)),
+            Found::Missing(pending) if is_learned => Ok(State::Expected(pending)),
+            Found::Missing(mut pending) => {
+                pending.read_tags(request.request()).await;
+                Ok(State::Making(pending))
+            }
+        }
     }
 
     /// Remembers the rule of the view that answers a path.
     pub(super) fn learn(&self, request: &ServiceRequest, rule: &Rc<Rule>) {
         let mut known = self.known.borrow_mut();
         if known.len() >= MAX_KNOWN_PATHS {
-            known.clear();
+            known.retain(|_, known| matches!(known, Known::Mixed));
         }
-        known.insert(request.path().to_owned(), Rc::clone(rule));
+        if !matches!(known.get(request.path()), Some(Known::Mixed)) && known.len() < MAX_KNOWN_PATHS {
+            known.insert(request.path().to_owned(), Known::Rule(Rc::clone(rule)));
+        }
+    }
+
+    /// Remembers that a path with a rule was answered by something without one.
+    pub(super) fn learn_mixed(&self, request: &HttpRequest) {
+        self.known.borrow_mut().insert(request.path().to_owned(), Known::Mixed);
     }
 
     pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> Found {
@@ -190,14 +231,16 @@ impl Pages {
     ) -> ServiceResponse<EitherBody<B>> {
         let (request, mut made) = made.into_parts();
         let decided = self.decide(&pending, &request, &made);
-        if decided.is_ok() {
-            let now = pending.cache.now().to_system_time();
-            response::tell_clients(made.headers_mut(), pending.rule.clients.unwrap_or(pending.rule.timeout), now);
+        if let Ok(Storable { lifetime, .. }) = decided {
+            let clients = pending.rule.clients.unwrap_or(pending.rule.timeout).min(lifetime);
+            response::tell_clients(made.headers_mut(), clients, pending.cache.now().to_system_time());
         }
         let (mut head, body) = made.into_parts();
         let (outcome, body) = match decided {
-            Err(reason) => (PageOutcome::NotStored(reason), EitherBody::left(body)),
-            Ok((lifetime, vary)) => match body.try_into_bytes() {
+            Err(reason) | Ok(Storable { body: Err(reason), .. }) => {
+                (PageOutcome::NotStored(reason), EitherBody::left(body))
+            }
+            Ok(Storable { lifetime, vary, body: Ok(()) }) => match body.try_into_bytes() {
                 Err(body) => (PageOutcome::NotStored(NotStored::Streaming), EitherBody::left(body)),
                 Ok(body) => {
                     let page =
@@ -214,22 +257,18 @@ impl Pages {
         ServiceResponse::new(request, head.set_body(body))
     }
 
-    fn decide<B: MessageBody>(
-        &self,
-        pending: &Pending,
-        request: &HttpRequest,
-        made: &HttpResponse<B>,
-    ) -> Result<(Duration, Vec<HeaderName>), NotStored> {
-        let lifetime = response::lifetime(made.status(), made.headers(), pending.rule.timeout)?;
+    fn decide<B: MessageBody>(&self, pending: &Pending, request: &HttpRequest, made: &HttpResponse<B>) -> Decided {
+        let now = pending.cache.now().to_system_time();
+        let lifetime = response::lifetime(made.status(), made.headers(), pending.rule.timeout, now)?;
         let vary = response::vary(made.headers())?;
-        if request.method() == Method::HEAD {
-            return Err(NotStored::Head);
-        }
-        match made.body().size() {
+        // A HEAD says what its GET would, so it must tell clients the same.
+        let body = match made.body().size() {
+            _ if request.method() == Method::HEAD => Err(NotStored::Head),
             BodySize::Stream => Err(NotStored::Streaming),
             BodySize::Sized(bytes) if bytes > self.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
-            _ => Ok((lifetime, vary)),
-        }
+            _ => Ok(()),
+        };
+        Ok(Storable { lifetime, vary, body })
     }
 
     /// Says in the response and in the extensions of the request what became of it.
@@ -278,7 +317,10 @@ impl Pending {
                 cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, cost)
             })
         };
-        self.cache.try_run(store).await.map_err(|_| NotStored::Store)
+        self.cache.try_run(store).await.map_err(|error| match error {
+            Error::ValueTooLarge { .. } => NotStored::TooLarge,
+            _ => NotStored::Store,
+        })
     }
 }
 
@@ -325,6 +367,8 @@ struct AroundInner {
 pub(super) enum State {
     /// Nobody has a rule for the path yet.
     Open,
+    /// The page is missing, and shall be stored if the view that answers has the rule by which it was looked up.
+    Expected(Box<Pending>),
     /// The page is missing and shall be stored when it was made.
     Making(Box<Pending>),
     /// The cache has nothing to do with the request.

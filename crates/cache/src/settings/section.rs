@@ -41,7 +41,12 @@ impl<'t> Section<'t> {
 
     /// Reads a text.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
-        self.read(name, "a text in quotes", |value| value.as_str().map(str::to_owned))
+        self.read(name, "a text in quotes", |value| match value {
+            Value::String(text) => Some(text.clone()),
+            // From the environment a text of digits looks like a number.
+            Value::Integer(number) => Some(number.to_string()),
+            _ => None,
+        })
     }
 
     /// Reads a text or a list of texts.

@@ -22,6 +22,10 @@ thread_local! {
 ///
 /// On a hit the body of the fragment does not run, so neither does the query.
 ///
+/// Read in the closure, not before it: a fragment notes the versions of its tags before its body runs, so an
+/// invalidation that comes while the closure reads wins. What was read before the render may be old already, and would
+/// be kept as new.
+///
 /// # Examples
 /// ```
 /// use larder_cache::template::Lazy;

@@ -1,6 +1,11 @@
 //! The page cache through a real actix app, in every arrangement of middleware.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpRequest, HttpResponse,
@@ -36,7 +41,8 @@ impl View {
 fn caches() -> (Caches, ClockHand) {
     let (clock, hand) = Clock::manual();
     let store = |name: &str| {
-        let unique = format!("locmem://{name}-{:p}", &name as *const _);
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let unique = format!("locmem://{name}-{}", MADE.fetch_add(1, Ordering::Relaxed));
         AliasSettings::from_address(name, &unique).unwrap()
     };
     let built =
@@ -347,7 +353,7 @@ async fn the_whole_site_is_cached_where_nothing_forbids_it() {
                 }
             }),
         )
-        .wrap(PageCache::new(caches().0).site(60, "default", "site"));
+        .wrap(PageCache::new(caches().0).site(cache_page(60).key_prefix("site")));
     let app = init_service(app).await;
     for uri in ["/plain", "/plain", "/never", "/never", "/missing", "/missing"] {
         get(&app, uri, &[]).await;
@@ -358,7 +364,7 @@ async fn the_whole_site_is_cached_where_nothing_forbids_it() {
 #[actix_web::test]
 async fn a_view_s_own_mark_goes_before_the_site_s() {
     let view = View::default();
-    let app = app!(view, cache_page(300), PageCache::new(caches().0).site(60, "other", ""));
+    let app = app!(view, cache_page(300), PageCache::new(caches().0).site(cache_page(60).alias("other")));
     let made = get(&app, "/", &[]).await;
     assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; stored; ttl=300");
     let hit = get(&app, "/", &[]).await;
@@ -402,4 +408,50 @@ async fn a_hit_runs_no_inner_middleware() {
         get(&app, "/", &[]).await;
     }
     assert_eq!((view.runs(), inner_runs.get()), (1, 1));
+}
+
+/// Guests are answered by a marked view, members by one that is not, under one path.
+#[actix_web::test]
+async fn what_another_view_answers_under_a_known_path_is_not_stored() {
+    use actix_web::guard;
+
+    let (caches, hand) = caches();
+    let guests = || async { HttpResponse::Ok().body("hello guest") };
+    let members = |request: HttpRequest| async move {
+        HttpResponse::Ok().body(format!("hello {}", request.headers().get("x-member").unwrap().to_str().unwrap()))
+    };
+    let is_member = guard::fn_guard(|context| context.head().headers().contains_key("x-member"));
+    let resource = web::resource("/")
+        .route(web::route().guard(is_member).to(members))
+        .route(web::get().to(guests).wrap(cache_page(60).public()));
+    let app = init_service(App::new().service(resource).wrap(PageCache::new(caches))).await;
+    let guest = async || read_body(get(&app, "/", &[]).await).await;
+    let member = async |name: &str| read_body(get(&app, "/", &[("x-member", name)]).await).await;
+    for _ in 0..2 {
+        assert_eq!(guest().await, "hello guest");
+    }
+    hand.advance(Duration::from_secs(61));
+    assert_eq!(member("alice").await, "hello alice");
+    assert_eq!(member("bob").await, "hello bob");
+    assert_eq!(guest().await, "hello guest");
+    assert_eq!(member("bob").await, "hello bob", "from now on each request is led to its view first");
+}
+
+#[actix_web::test]
+async fn pages_of_the_whole_site_can_have_tags() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    let counted = view.clone();
+    let plain = web::get().to(move |request: HttpRequest| {
+        let view = counted.clone();
+        async move { view.answer(&request) }
+    });
+    let every_page = cache_page(60).tags(|_| vec!["object".to_owned()]);
+    let app = init_service(App::new().route("/", plain).wrap(PageCache::new(caches.clone()).site(every_page))).await;
+    get(&app, "/", &[]).await;
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 1);
+    caches.default_cache().invalidate_tags(["object"]).await.unwrap();
+    get(&app, "/", &[]).await;
+    assert_eq!(view.runs(), 2);
 }

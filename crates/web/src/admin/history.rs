@@ -8,6 +8,12 @@ use serde::Serialize;
 /// How many of the latest actions the first page shows.
 const RECENT: u32 = 10;
 
+/// How many actions the page of an object shows.
+const OF_OBJECT: usize = 20;
+
+/// How much of an old and a new value is shown.
+const VALUE_CHARS: usize = 200;
+
 /// One action.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
@@ -35,12 +41,13 @@ pub(super) fn recent(db: &mut Db) -> larder_models::Result<Vec<Line>> {
     lines(db, entries)
 }
 
-/// Returns what was done to an object, the latest first.
+/// Returns what was done to an object last, the latest first.
 ///
 /// # Errors
 /// The database's.
 pub(super) fn of_object(db: &mut Db, id: i64) -> larder_models::Result<Vec<Line>> {
-    let entries = LogEntry::for_object(db, Object::NAME, id)?;
+    let mut entries = LogEntry::for_object(db, Object::NAME, id)?;
+    entries.truncate(OF_OBJECT);
     lines(db, entries)
 }
 
@@ -82,7 +89,10 @@ fn usernames(db: &mut Db, entries: &[LogEntry]) -> larder_models::Result<HashMap
 fn shown(value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::String(text) => match text.char_indices().nth(VALUE_CHARS) {
+            Some((end, _)) => Some(format!("{}…", &text[..end])),
+            None => Some(text.clone()),
+        },
         serde_json::Value::Bool(true) => Some("yes".to_owned()),
         serde_json::Value::Bool(false) => Some("no".to_owned()),
         other => Some(other.to_string()),

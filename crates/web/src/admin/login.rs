@@ -58,7 +58,10 @@ pub(super) async fn sign_in(
     let Credentials { username, password, next, csrf_token } = form.into_inner();
     csrf::verify(&request, &session, &csrf_token)?;
     let asked = username.clone();
-    let user = state.read(move |db| User::verify(db, &asked, &password)).await?;
+    let found = state.read(move |db| User::by_username(db, &asked)).await?;
+    // One after the other: guessing passwords must not take the machine from visitors.
+    let _turn = state.password_turn.acquire().await.map_err(Failure::internal)?;
+    let user = web::block(move || User::verified(found, &password)).await?;
     if let Some(user) = user.filter(|user| user.is_staff) {
         session::sign_in(&session, &user)?;
         return Ok(see_other(inside(&next)));

@@ -228,6 +228,10 @@ pub(super) async fn change(
         version: form.version,
         ..object.clone()
     };
+    if edited == object {
+        session::add_message(&staff.session, Message::success("Nothing was changed."))?;
+        return Ok(see_other(&sent.next(object.id)));
+    }
     let user = staff.user.id;
     let changed = state
         .write(move |db| {

@@ -14,6 +14,9 @@ use crate::{
     state::State,
 };
 
+const NOT_SAVED: &str = "You are not signed in any more, so what you sent was not saved. Sign in, go back to the form, \
+                         and copy what you entered before you send it anew.";
+
 /// The active staff user who sent the request. Others are sent to the sign-in page.
 pub(super) struct Staff {
     pub(super) user: User,
@@ -34,12 +37,19 @@ impl FromRequest for Staff {
         let request = request.clone();
         Box::pin(async move {
             let session = request.get_session();
-            let sign_in = || Failure::SignIn { next: come_back_to(&request) };
+            let sign_in = || {
+                if request.method() != Method::GET {
+                    // A message that cannot be kept is not worth an error page.
+                    let _ = session::add_message(&session, Message::warning(NOT_SAVED));
+                }
+                Failure::SignIn { next: come_back_to(&request) }
+            };
             let id = session::user_id(&session).ok_or_else(sign_in)?;
             let state = request.app_data::<web::Data<State>>().cloned();
             let state = state.ok_or_else(|| Failure::Internal(anyhow::anyhow!("the app has no state")))?;
             let user = state.read(move |db| User::find(db, id)).await?;
-            let user = user.filter(|user| user.is_staff && user.is_active).ok_or_else(sign_in)?;
+            let may_enter = |user: &User| user.is_staff && user.is_active && session::is_current(&session, user);
+            let user = user.filter(may_enter).ok_or_else(sign_in)?;
             Ok(Staff { user, session })
         })
     }

@@ -22,7 +22,7 @@ pub(super) enum Command {
         /// The value, as JSON or as a plain text
         value: String,
         /// Seconds until it expires, or "never"; what the settings say if left out
-        #[arg(long, value_parser = timeout)]
+        #[arg(long, value_parser = timeout, allow_negative_numbers = true)]
         timeout: Option<Timeout>,
     },
     /// Remove a value; fails if it was not there
@@ -49,7 +49,7 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
     let was_there = match command {
         Command::Get { key } => match cache.get::<Value>(&key)? {
             Some(value) => {
-                println!("{value}");
+                say!("{value}");
                 true
             }
             None => {
@@ -74,7 +74,7 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
             true
         }
         Command::Stats => {
-            stats.iter().for_each(|(name, value)| println!("{name}: {value}"));
+            stats.iter().for_each(|(name, value)| say!("{name}: {value}"));
             true
         }
     };

@@ -27,9 +27,9 @@ pub(super) fn check(settings: &Settings) -> anyhow::Result<ExitCode> {
     }
     check_folders(settings, &mut problems);
     check_debug(settings, &mut problems);
-    problems.iter().for_each(|problem| println!("{problem}"));
+    problems.iter().for_each(|problem| say!("{problem}"));
     Ok(if problems.is_empty() {
-        println!("no problems found");
+        say!("no problems found");
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE

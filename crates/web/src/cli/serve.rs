@@ -1,17 +1,13 @@
 //! `larder serve`: the web server, and with `--demo` all that a first visit needs.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use actix_web::rt::System;
 use larder_cache::backend::Sharing;
 use larder_models::{Database, NewUser, Object, Password, User, invalidation, sample};
 use log::info;
 
-use super::{create_cache_tables, open_database};
+use super::{create_cache_tables, open_database, require_migrations};
 use crate::{
     app::{self, Parts},
     secrets::write_private,
@@ -31,9 +27,9 @@ const PASSWORD_LENGTH: usize = 16;
 pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
     let parts = Parts::open(settings)?;
     let password = if demo { set_up(&parts)? } else { None };
-    if let Some(pending) = parts.database.migrations_status()?.iter().find(|migration| !migration.applied) {
-        anyhow::bail!("the database lacks migration {}; run `larder migrate`", pending.name);
-    }
+    require_migrations(&parts.database)?;
+    let static_files = &parts.settings.server.static_files;
+    anyhow::ensure!(static_files.is_dir(), "server.static_files: there is no folder {}", static_files.display());
     for (alias, settings, _) in parts.caches.iter() {
         info!(alias, address = settings.address(); "opened cache");
     }
@@ -46,8 +42,7 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
             ),
             (None, false) => String::new(),
         };
-        // Nobody may be reading; the server serves all the same.
-        let _ = write!(io::stdout(), "Larder answers at {address}\n{admin}Stop it with Ctrl-C\n");
+        say!("Larder answers at {address}\n{admin}Stop it with Ctrl-C");
         server.await?;
         info!("stopped");
         Ok(())

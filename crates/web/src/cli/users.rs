@@ -14,12 +14,12 @@ pub(super) fn create_superuser(database: &Database, username: &str) -> anyhow::R
             user.is_staff = true;
             user.is_active = true;
             database.write(|db| user.set_password(db, password))?;
-            println!("{username} has a new password");
+            say!("{username} has a new password");
         }
         None => {
             let new = NewUser { username: username.to_owned(), password, is_staff: true };
             database.write(|db| User::create(db, new))?;
-            println!("{username} was created");
+            say!("{username} was created");
         }
     }
     Ok(())

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use actix_web::{HttpRequest, HttpResponse, http::header::CACHE_CONTROL, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::header::{AUTHORIZATION, CACHE_CONTROL, COOKIE, HeaderName},
+    web,
+};
 use serde::Serialize;
 
 use crate::settings::MAX_DELAY_SECONDS;
@@ -35,8 +39,10 @@ pub(super) async fn delay(
     };
     tokio::time::sleep(Duration::from_secs_f64(seconds.min(MAX_DELAY_SECONDS as f64))).await;
     let text = |value: &actix_web::http::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    let headers: BTreeMap<_, _> =
-        request.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+    // What a script of this site must not read is not told.
+    let is_secret = |name: &HeaderName| *name == COOKIE || *name == AUTHORIZATION;
+    let told = request.headers().iter().filter(|(name, _)| !is_secret(name));
+    let headers: BTreeMap<_, _> = told.map(|(name, value)| (name.to_string(), text(value))).collect();
     let host = headers.get("host").map_or("", String::as_str);
     let echo = Echo {
         args: args.into_inner(),

@@ -49,8 +49,8 @@ struct ValuePanel {
 
 pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<HttpResponse, Failure> {
     let (caches, database) = (state.caches.clone(), state.database.clone());
-    let (list, hit) = web::block(move || object_list(&caches, &database)).await??;
-    let newest: Vec<_> = list.cards.iter().take(NEWEST).cloned().collect();
+    let (for_panel, from) = (caches.clone(), database.clone());
+    let (list, hit) = web::block(move || object_list(&for_panel, &from)).await??;
     let page = LevelsPage {
         section: "levels",
         account: session::account(&session),
@@ -63,13 +63,18 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
         value: ValuePanel {
             key: OBJECTS_KEY,
             count: list.cards.len(),
-            titles: newest.iter().map(|card| card.title.clone()).collect(),
+            titles: list.cards.iter().take(NEWEST).map(|card| card.title.clone()).collect(),
             hit,
             made_at: list.made_at,
         },
     };
     let lazy = Lazy::new()
-        .value("newest", move || Ok::<_, Failure>(newest))
+        // Read inside the fragment, after it noted the versions of its tags: what was read before them could be old
+        // and yet be kept.
+        .value("newest", move || {
+            let (list, _) = object_list(&caches, &database)?;
+            Ok::<_, larder_models::Error>(list.cards.into_iter().take(NEWEST).collect::<Vec<_>>())
+        })
         .value("made_at", || Ok::<_, Failure>(now_millis()));
     state.page_with("levels.html", &page, lazy).await
 }
@@ -78,10 +83,10 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
 struct ViewPage {
     section: &'static str,
     made_at: i64,
-    count: i64,
+    count: usize,
 }
 
 pub(super) async fn view(state: web::Data<State>) -> Result<HttpResponse, Failure> {
-    let count = state.read(Object::count).await?;
+    let count = state.read(|db| Ok(Object::published(db)?.len())).await?;
     state.page("levels/view.html", &ViewPage { section: "levels", made_at: now_millis(), count })
 }

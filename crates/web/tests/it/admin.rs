@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::site::{Page, Site, header, location};
+use crate::site::{Page, Site, header, location, run};
 
 #[test]
 fn strangers_are_sent_to_the_sign_in_page_and_back() {
@@ -122,14 +122,14 @@ fn the_buttons_lead_where_they_say() {
     let site = Site::start();
     let staff = site.staff();
     let after = |button: &str| {
-        let answer = staff.submit("/admin/objects/1/change/", &[("title", "Title"), (button, "1")]);
+        let answer = staff.submit("/admin/objects/1/change/", &[("title", button), (button, "1")]);
         location(&answer).to_owned()
     };
     assert_eq!(after("_save"), "/admin/objects/");
     assert_eq!(after("_continue"), "/admin/objects/1/change/");
     assert_eq!(after("_addanother"), "/admin/objects/add/");
-    assert!(staff.page("/admin/objects/").0.contains("“Title” was saved."));
-    assert!(!staff.page("/admin/objects/").0.contains("“Title” was saved."), "a message is shown once");
+    assert!(staff.page("/admin/objects/").0.contains("“_addanother” was saved."));
+    assert!(!staff.page("/admin/objects/").0.contains("“_addanother” was saved."), "a message is shown once");
 }
 
 #[test]
@@ -171,4 +171,44 @@ fn a_form_that_is_too_large_is_refused() {
     assert_eq!(answer.status(), 413);
     let answer = staff.submit("/admin/objects/add/", &[("title", "Long"), ("body", &"x".repeat(20_001))]);
     assert_eq!(answer.status(), 422);
+}
+
+#[test]
+fn a_new_password_ends_all_sessions() {
+    let site = Site::start();
+    let staff = site.staff();
+    assert_eq!(staff.get("/admin/").status(), 200);
+    let output = run(site.folder.path(), &["createsuperuser"], &[("LARDER_SUPERUSER_PASSWORD", "another password")]);
+    assert!(output.status.success());
+    assert_eq!(staff.get("/admin/").status(), 303);
+}
+
+#[test]
+fn what_was_sent_without_a_session_is_said_to_be_lost() {
+    let site = Site::start();
+    let form = site.staff().page("/admin/objects/1/change/").form();
+    let stranger = site.visitor();
+    let answer = stranger.post("/admin/objects/1/change/", &form);
+    assert_eq!(answer.status(), 303);
+    assert!(stranger.page(location(&answer)).0.contains("was not saved"));
+}
+
+#[test]
+fn saving_without_a_change_changes_nothing() {
+    let site = Site::start();
+    let staff = site.staff();
+    let before = staff.page("/admin/objects/1/change/").form()["version"].clone();
+    assert_eq!(staff.submit("/admin/objects/1/change/", &[]).status(), 303);
+    assert!(staff.page("/admin/objects/").0.contains("Nothing was changed."));
+    assert_eq!(staff.page("/admin/objects/1/change/").form()["version"], before);
+}
+
+#[test]
+fn titles_that_nobody_can_see_are_refused() {
+    let site = Site::start();
+    let staff = site.staff();
+    for title in ["\u{200b}", "\u{202e}", "a\u{7}b", "nul\0"] {
+        assert_eq!(staff.submit("/admin/objects/add/", &[("title", title)]).status(), 422, "{title:?}");
+    }
+    assert_eq!(staff.submit("/admin/objects/add/", &[("title", "❤")]).status(), 303);
 }

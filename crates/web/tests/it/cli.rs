@@ -43,6 +43,8 @@ fn serving_without_migrations_says_what_to_run() {
 #[test]
 fn createsuperuser_takes_the_password_from_the_environment() {
     let folder = folder();
+    let too_early = run(folder.path(), &["createsuperuser"], &[("LARDER_SUPERUSER_PASSWORD", "quince jelly")]);
+    assert!(text(&too_early).contains("run `larder migrate`"), "{}", text(&too_early));
     run(folder.path(), &["migrate"], &[]);
     let create = |password: &str| {
         let environment = [("LARDER_SUPERUSER_PASSWORD", password)];
@@ -138,6 +140,7 @@ fn check_names_every_problem() {
         ("CACHE_URL", "db://no-such-table!", "caches.default.location"),
         ("LARDER__SERVER__BND", "x", "server.bnd: is not a setting; did you mean bind?"),
         ("LARDER__SERVER__BIND", "0.0.0.0:80", "server.debug: must be false"),
+        ("LARDER__UPSTREAM__TIMEOUT_SECONDS", "1", "must be more than delay_seconds"),
         ("DATABASE_URL", "postgres://localhost/larder", "sqlite://"),
     ] {
         let output = check(&[(name, value)]);
@@ -152,4 +155,13 @@ fn a_typing_error_in_the_file_stops_the_start() {
     let output = run(folder.path(), &["serve", "--demo"], &[]);
     assert!(!output.status.success());
     assert!(text(&output).contains("caches.default.timeout: must be a number of seconds"), "{}", text(&output));
+}
+
+#[test]
+fn an_environment_that_is_no_text_is_no_reason_to_fail() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+
+    let folder = folder();
+    let output = crate::site::larder(folder.path()).arg("migrate").env("ODD", OsStr::from_bytes(b"\xff")).output();
+    assert!(output.unwrap().status.success());
 }

@@ -1,5 +1,10 @@
 //! What the project is for: edit an object, and see it on the next load of every page that shows it.
 
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use larder_cache::conformance::server::MemcachedServer;
 
 use crate::site::{Site, Visitor};
@@ -101,4 +106,58 @@ fn an_edit_leaves_the_pages_of_other_objects_alone() {
     assert_eq!(staff.submit("/admin/objects/1/change/", &[("title", "New")]).status(), 303);
     assert_eq!(visitor.page("/objects/2/"), other);
     assert!(!site.log().contains("miss page=/objects/2/ alias=default reason=\"tag"));
+}
+
+#[test]
+fn an_edit_under_load_shows_everywhere() {
+    let site = Site::start();
+    let staff = site.staff();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Also when an assertion fails.
+        let _stop = StopOnDrop(&stop);
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let visitor = site.visitor();
+                while !stop.load(Ordering::Relaxed) {
+                    PAGES.iter().for_each(|path| drop(visitor.page(path)));
+                }
+            });
+        }
+        let visitor = site.visitor();
+        let path = "/admin/objects/1/change/";
+        // The first of the list, which every page shows that shows a list.
+        assert_eq!(visitor.page("/objects/1/").one("h1"), visitor.page("/objects/").all(".jars h2")[0]);
+        for edit in 0..20 {
+            let title = format!("Edit {edit}");
+            assert_eq!(staff.submit(path, &[("title", &title)]).status(), 303);
+            for page in ["/objects/", "/objects/1/"] {
+                assert!(visitor.page(page).0.contains(&title), "{page} does not show {title}");
+            }
+            let levels = visitor.page("/levels/");
+            for level in ["fragment", "value"] {
+                let panel = levels.one(&format!("section[aria-labelledby=level-{level}] .state"));
+                assert!(panel.contains(&title), "{level} shows {panel}, not {title}");
+            }
+        }
+    });
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn an_edit_shows_when_the_whole_site_is_cached() {
+    let site = Site::start_with(&[("LARDER__SITE_CACHE__ENABLED", "true")]);
+    let (visitor, staff) = (site.visitor(), site.staff());
+    warm(&visitor);
+    assert_eq!(staff.submit("/admin/objects/1/change/", &[("title", "Site-wide")]).status(), 303);
+    for path in ["/objects/", "/objects/1/", "/levels/"] {
+        assert!(visitor.page(path).0.contains("Site-wide"), "{path}");
+    }
 }

@@ -164,7 +164,11 @@ fn api(answer: &'static str, delay: Duration) -> String {
 }
 
 fn home_with_upstream(upstream: &str) -> (reqwest::StatusCode, String, Visitor) {
-    let site = Site::start_with(&[("UPSTREAM_BASE_URL", upstream), ("LARDER__UPSTREAM__TIMEOUT_SECONDS", "1")]);
+    let site = Site::start_with(&[
+        ("UPSTREAM_BASE_URL", upstream),
+        ("LARDER__UPSTREAM__TIMEOUT_SECONDS", "1"),
+        ("LARDER__UPSTREAM__DELAY_SECONDS", "0"),
+    ]);
     let visitor = site.visitor();
     let answer = visitor.get("/");
     assert!(!header(&answer, "cache-status").contains("; stored"));
@@ -192,4 +196,54 @@ fn an_api_that_is_down_slow_or_limited_has_a_plain_page() {
     let broken = api("HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\n<p>", Duration::ZERO);
     let (status, ..) = home_with_upstream(&broken);
     assert_eq!(status.as_u16(), 502);
+}
+
+#[test]
+fn the_built_in_api_works_whatever_the_site_is_called() {
+    let site = Site::start_with(&[
+        ("LARDER__SERVER__ALLOWED_HOSTS", "[\"example.org\"]"),
+        ("http_proxy", "http://127.0.0.1:1"),
+        ("HTTP_PROXY", "http://127.0.0.1:1"),
+    ]);
+    let visitor = site.visitor();
+    let ask = |path| visitor.send(visitor.request(reqwest::Method::GET, path).header("host", "example.org"));
+    assert_eq!(ask("/").status(), 200);
+    assert_eq!(visitor.get("/objects/").status(), 400);
+}
+
+#[test]
+fn the_slow_api_does_not_tell_cookies() {
+    let site = Site::start();
+    let staff = site.staff();
+    let answer: serde_json::Value = staff.get("/delay/0").json().unwrap();
+    assert!(answer["headers"]["cookie"].is_null() && !answer["headers"]["host"].is_null());
+}
+
+#[test]
+fn pages_with_a_name_in_them_tell_who_may_keep_them() {
+    let site = Site::start();
+    for answer in [site.visitor().get("/objects/"), site.staff().get("/levels/")] {
+        assert_eq!(header(&answer, "vary"), "Cookie");
+    }
+}
+
+#[test]
+fn a_failing_middleware_has_a_page_and_a_line_in_the_log() {
+    let site = Site::start();
+    let staff = site.staff();
+    let database = larder_models::Database::open(
+        &format!("sqlite://{}", site.folder.path().join("var/larder.sqlite3").display()),
+        larder_models::Signals::new(),
+    );
+    database
+        .unwrap()
+        .write(|db| {
+            Ok(diesel::RunQueryDsl::execute(diesel::sql_query("ALTER TABLE session RENAME TO gone"), db.conn())?)
+        })
+        .unwrap();
+    let answer = staff.get("/objects/");
+    assert_eq!(answer.status(), 500);
+    assert!(answer.text().unwrap().contains("Something went wrong"));
+    let log = site.log();
+    assert!(log.contains("a request failed") && log.contains("http: GET /objects/ status=500"), "{log}");
 }

@@ -7,6 +7,7 @@
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream, ToSocketAddrs},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -34,11 +35,19 @@ const MAX_REPLY_LINES: usize = 1000;
 /// One memcached server.
 pub(super) struct Server {
     label: String,
-    client: MetaClient,
-    addresses: Vec<SocketAddr>,
+    host: String,
+    port: u16,
+    connected: Mutex<Option<Arc<Connected>>>,
+    connections: usize,
     timeout: Duration,
     max_value_bytes: usize,
     clock: Clock,
+}
+
+/// What is there once the host was found.
+struct Connected {
+    client: MetaClient,
+    addresses: Vec<SocketAddr>,
 }
 
 impl std::fmt::Debug for Server {
@@ -53,30 +62,49 @@ impl Server {
         let Address::Tcp { host, port } = address else {
             return Err(Error::unavailable(label, "a Unix socket needs the cargo feature memcached-r2d2"));
         };
-        let resolved = (host.as_str(), *port).to_socket_addrs().and_then(|addresses| {
-            let addresses: Vec<SocketAddr> = addresses.collect();
-            if addresses.is_empty() { Err(io::Error::other("the host name has no address")) } else { Ok(addresses) }
-        });
-        let addresses = resolved.map_err(|error| Error::unavailable(&label, error))?;
-        let connections = usize::try_from(settings.max_connections).unwrap_or(usize::MAX);
-        let client = MetaClient::builder()
-            .connect_timeout(Some(settings.timeout))
-            .io_timeout(Some(settings.timeout))
-            .max_connections(Some(connections))
-            .max_idle(connections)
-            .connect((host.as_str(), *port))
-            .map_err(|error| Error::unavailable(&label, error))?;
         Ok(Server {
             label,
-            client,
-            addresses,
+            host: host.clone(),
+            port: *port,
+            connected: Mutex::new(None),
+            connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX),
             timeout: settings.timeout,
             max_value_bytes: settings.max_value_bytes,
             clock: settings.clock.clone(),
         })
     }
 
+    /// Returns the client. Looks the host up if that was not done since the last failure: it may be known later than
+    /// this process is started, and it may move.
+    fn connected(&self) -> Result<Arc<Connected>> {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connected) = &*connected {
+            return Ok(Arc::clone(connected));
+        }
+        let made = Arc::new(self.connect()?);
+        *connected = Some(Arc::clone(&made));
+        Ok(made)
+    }
+
+    fn connect(&self) -> Result<Connected> {
+        let unavailable = |error: io::Error| Error::unavailable(&self.label, error);
+        let addresses: Vec<SocketAddr> =
+            (self.host.as_str(), self.port).to_socket_addrs().map_err(unavailable)?.collect();
+        if addresses.is_empty() {
+            return Err(unavailable(io::Error::other("the host name has no address")));
+        }
+        let client = MetaClient::builder()
+            .connect_timeout(Some(self.timeout))
+            .io_timeout(Some(self.timeout))
+            .max_connections(Some(self.connections))
+            .max_idle(self.connections)
+            .connect((self.host.as_str(), self.port))
+            .map_err(|error| Error::unavailable(&self.label, error))?;
+        Ok(Connected { client, addresses })
+    }
+
     fn failed(&self, error: MetaError) -> Error {
+        *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Error::unavailable(&self.label, error)
     }
 
@@ -127,7 +155,8 @@ impl Server {
             left => Ok(left),
         };
         let mut connected = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        for address in &self.addresses {
+        let known = self.connected().map_err(io::Error::other)?;
+        for address in &known.addresses {
             connected = TcpStream::connect_timeout(address, left()?);
             if connected.is_ok() {
                 break;
@@ -168,18 +197,18 @@ impl Backend for Server {
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {
-        let found = self.client.run(self.read(key)).map_err(|error| self.failed(error))?;
+        let found = self.connected()?.client.run(self.read(key)).map_err(|error| self.failed(error))?;
         Ok(self.entry(found))
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
         let Some(set) = self.store(key, value, expiry) else { return self.delete(key).map(drop) };
-        self.client.run(set).map(drop).map_err(|error| self.refused(key, value, error))
+        self.connected()?.client.run(set).map(drop).map_err(|error| self.refused(key, value, error))
     }
 
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
         let Some(set) = self.store(key, value, expiry) else { return Ok(self.get(key)?.is_none()) };
-        match self.client.run(set.add()) {
+        match self.connected()?.client.run(set.add()) {
             Ok(added) => Ok(added.applied()),
             Err(error) => Err(self.refused(key, value, error)),
         }
@@ -187,12 +216,12 @@ impl Backend for Server {
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
         let Some(exptime) = exptime(expiry, self.clock.now()) else { return self.delete(key) };
-        let touched = self.client.run(Get::new(key).without_value().touch_raw(exptime));
+        let touched = self.connected()?.client.run(Get::new(key).without_value().touch_raw(exptime));
         touched.map(|found| found.hit()).map_err(|error| self.failed(error))
     }
 
     fn delete(&self, key: &str) -> Result<bool> {
-        let deleted = self.client.run(Delete::new(key));
+        let deleted = self.connected()?.client.run(Delete::new(key));
         deleted.map(|result| result.applied()).map_err(|error| self.failed(error))
     }
 
@@ -201,7 +230,8 @@ impl Backend for Server {
     /// A count that left the range is taken back by the opposite one. Both only add, so whatever others count in
     /// between stays in; such a caller may be told a number from the far end, a moment before the range is left anyway.
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
-        let count = |delta: i64| self.client.run(Arithmetic::new(key).delta(delta.cast_unsigned()));
+        let connected = self.connected()?;
+        let count = |delta: i64| connected.client.run(Arithmetic::new(key).delta(delta.cast_unsigned()));
         let not_a_counter = |reason| Error::NotACounter { key: key.to_owned(), reason };
         let counted = match count(delta) {
             Ok(counted) => counted,
@@ -227,7 +257,7 @@ impl Backend for Server {
     fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         for keys in keys.chunks(BATCH_KEYS) {
-            let results = self.client.run_many(keys.iter().map(|key| self.read(key)));
+            let results = self.connected()?.client.run_many(keys.iter().map(|key| self.read(key)));
             for found in results.map_err(|error| self.failed(error))? {
                 entries.push(self.entry(found.map_err(|error| self.failed(error))?));
             }
@@ -245,7 +275,7 @@ impl Backend for Server {
                 let keys: Vec<&str> = items.iter().map(|(key, _)| *key).collect();
                 return self.delete_many(&keys).map(|_| failed);
             };
-            let results = self.client.run_many(sets).map_err(|error| self.failed(error))?;
+            let results = self.connected()?.client.run_many(sets).map_err(|error| self.failed(error))?;
             for (position, result) in results.into_iter().enumerate() {
                 let Err(error) = result else { continue };
                 if !is_too_large(&error) {
@@ -266,7 +296,8 @@ impl Backend for Server {
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         let mut count = 0;
         for keys in keys.chunks(BATCH_KEYS) {
-            let results = self.client.run_many(keys.iter().map(Delete::new)).map_err(|error| self.failed(error))?;
+            let results =
+                self.connected()?.client.run_many(keys.iter().map(Delete::new)).map_err(|error| self.failed(error))?;
             for deleted in results {
                 count += usize::from(deleted.map_err(|error| self.failed(error))?.applied());
             }

@@ -550,6 +550,8 @@ mod tests {
         store.set("k", &Value::Integer(1), Expiry::Never).unwrap();
         assert_eq!(store.incr("k", 1).unwrap(), Some(2));
         server.signal("-STOP");
+        // Its threads may go on for a moment.
+        std::thread::sleep(Duration::from_millis(100));
         let begun = std::time::Instant::now();
         assert!(store.get("k").unwrap_err().is_outage());
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());

@@ -7,7 +7,7 @@ use std::{
 
 use actix_web::http::{
     StatusCode,
-    header::{self, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY},
+    header::{self, DATE, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY},
 };
 
 use super::cache_control::CacheControl;
@@ -64,11 +64,16 @@ impl fmt::Display for NotStored {
 /// Decides whether a response may be stored for others, and for how long.
 ///
 /// `configured` is the time that the view's mark or the site's settings give. What the response says itself goes
-/// first where it is shorter: `s-maxage`, or else `max-age` (RFC 9111, section 4.2.1).
+/// first where it is shorter: `s-maxage`, or else `max-age`, or else `Expires` (RFC 9111, section 4.2.1).
 ///
 /// # Errors
 /// The reason why not.
-pub fn lifetime(status: StatusCode, headers: &HeaderMap, configured: Duration) -> Result<Duration, NotStored> {
+pub fn lifetime(
+    status: StatusCode,
+    headers: &HeaderMap,
+    configured: Duration,
+    now: SystemTime,
+) -> Result<Duration, NotStored> {
     if status != StatusCode::OK {
         return Err(NotStored::Status);
     }
@@ -85,9 +90,18 @@ pub fn lifetime(status: StatusCode, headers: &HeaderMap, configured: Duration) -
     if says.no_cache {
         return Err(NotStored::NoCache);
     }
-    let explicit = says.s_maxage.or(says.max_age);
+    let explicit = says.s_maxage.or(says.max_age).or_else(|| until_expires(headers, now));
     let lifetime = explicit.map_or(configured, |explicit| explicit.min(configured));
     if lifetime.is_zero() { Err(NotStored::NoLifetime) } else { Ok(lifetime) }
+}
+
+/// Returns the time from `Date`, or else from now, to `Expires`; none is left if the date has passed or is no date
+/// (RFC 9111, section 5.3).
+fn until_expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
+    headers.get(EXPIRES)?;
+    let made = date(DATE).unwrap_or(now);
+    Some(date(EXPIRES).and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default())
 }
 
 /// Returns the names in all `Vary` fields, in lower case, sorted, each once (RFC 9110, section 12.5.5).
@@ -110,12 +124,11 @@ pub fn vary(headers: &HeaderMap) -> Result<Vec<HeaderName>, NotStored> {
     Ok(names)
 }
 
-/// Tells clients how long they may keep a page: adds `max-age` and `Expires` where the response says neither.
+/// Tells clients how long they may keep a page: adds `max-age` and `Expires` unless the response says either.
 ///
 /// `clients` is what the view grants them; zero makes them ask each time.
 pub fn tell_clients(headers: &mut HeaderMap, clients: Duration, now: SystemTime) {
-    let says = CacheControl::of(headers);
-    if says.max_age.is_some() {
+    if CacheControl::of(headers).max_age.is_some() || headers.contains_key(EXPIRES) {
         return;
     }
     let directive = if clients.is_zero() {
@@ -124,11 +137,9 @@ pub fn tell_clients(headers: &mut HeaderMap, clients: Duration, now: SystemTime)
         number("max-age=", clients.as_secs())
     };
     headers.append(header::CACHE_CONTROL, directive);
-    if !headers.contains_key(EXPIRES) {
-        let expires = httpdate::fmt_http_date(now.checked_add(clients).unwrap_or(now));
-        if let Ok(expires) = HeaderValue::try_from(expires) {
-            headers.insert(EXPIRES, expires);
-        }
+    let expires = httpdate::fmt_http_date(now.checked_add(clients).unwrap_or(now));
+    if let Ok(expires) = HeaderValue::try_from(expires) {
+        headers.insert(EXPIRES, expires);
     }
 }
 
@@ -190,6 +201,11 @@ mod tests {
             (200, &[("cache-control", "no-cache")], Err(NotStored::NoCache)),
             (200, &[("cache-control", "max-age=0")], Err(NotStored::NoLifetime)),
             (200, &[("cache-control", "max-age=soon")], Err(NotStored::NoLifetime)),
+            (200, &[("expires", "Thu, 01 Jan 1970 00:00:40 GMT")], Ok(30)),
+            (200, &[("date", "Thu, 01 Jan 1970 00:00:20 GMT"), ("expires", "Thu, 01 Jan 1970 00:00:40 GMT")], Ok(20)),
+            (200, &[("expires", "Thu, 01 Jan 1970 00:00:40 GMT"), ("cache-control", "max-age=50")], Ok(50)),
+            (200, &[("expires", "Thu, 01 Jan 1970 00:00:01 GMT")], Err(NotStored::NoLifetime)),
+            (200, &[("expires", "0")], Err(NotStored::NoLifetime)),
             (204, &[], Err(NotStored::Status)),
             (206, &[], Err(NotStored::Status)),
             (301, &[], Err(NotStored::Status)),
@@ -197,12 +213,13 @@ mod tests {
             (404, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
             (500, &[], Err(NotStored::Status)),
         ];
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
         for (status, fields, expected) in table {
             let status = StatusCode::from_u16(*status).unwrap();
-            let decided = lifetime(status, &headers(fields), MINUTE).map(|lifetime| lifetime.as_secs());
+            let decided = lifetime(status, &headers(fields), MINUTE, now).map(|lifetime| lifetime.as_secs());
             assert_eq!(decided, *expected, "{status} {fields:?}");
         }
-        assert_eq!(lifetime(StatusCode::OK, &headers(&[]), Duration::ZERO), Err(NotStored::NoLifetime));
+        assert_eq!(lifetime(StatusCode::OK, &headers(&[]), Duration::ZERO, now), Err(NotStored::NoLifetime));
     }
 
     #[test]
@@ -229,9 +246,6 @@ mod tests {
         assert_eq!(tell(&[], 60), ("max-age=60".into(), "Thu, 01 Jan 1970 00:01:00 GMT".into()));
         assert_eq!(tell(&[], 0), ("max-age=0, must-revalidate".into(), "Thu, 01 Jan 1970 00:00:00 GMT".into()));
         assert_eq!(tell(&[("cache-control", "max-age=5")], 60), ("max-age=5".into(), String::new()));
-        assert_eq!(
-            tell(&[("cache-control", "public"), ("expires", "0")], 60),
-            ("public, max-age=60".into(), "0".into())
-        );
+        assert_eq!(tell(&[("cache-control", "public"), ("expires", "0")], 60), ("public".into(), "0".into()));
     }
 }
