@@ -181,8 +181,7 @@ impl Model for Object {
         let mut invalid = Invalid::default();
         if !self.title.chars().any(is_visible) {
             invalid.add("title", "Enter a title.");
-        }
-        if self.title.chars().any(char::is_control) {
+        } else if self.title.chars().any(char::is_control) {
             invalid.add("title", "Leave out line breaks and control characters.");
         }
         if self.body.chars().any(|c| c.is_control() && !"\n\t".contains(c)) {

@@ -455,3 +455,18 @@ async fn pages_of_the_whole_site_can_have_tags() {
     get(&app, "/", &[]).await;
     assert_eq!(view.runs(), 2);
 }
+
+#[actix_web::get("/", wrap = "cache_page(300)")]
+async fn with_attribute(runs: web::Data<AtomicUsize>) -> String {
+    format!("run {}", runs.fetch_add(1, Ordering::Relaxed))
+}
+
+#[actix_web::test]
+async fn a_view_can_be_marked_by_its_attribute() {
+    let runs = web::Data::new(AtomicUsize::new(1));
+    let app = App::new().app_data(runs.clone()).service(with_attribute).wrap(PageCache::new(caches().0));
+    let app = init_service(app).await;
+    for _ in 0..2 {
+        assert_eq!(read_body(get(&app, "/", &[]).await).await, "run 1");
+    }
+}
