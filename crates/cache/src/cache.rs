@@ -31,6 +31,7 @@ use crate::{
     envelope::{Codec, TagVersion},
     error::{Error, Result},
     events::{Counts, MissReason},
+    fill::{Fill, Fills, Turn},
     key::Key,
     timeout::Timeout,
 };
@@ -328,6 +329,20 @@ impl BlockingCache {
         value.ok()
     }
 
+    /// As [`finish_get`](BlockingCache::finish_get) for a second look, whose miss has been counted at the first.
+    pub(crate) fn finish_second_get<T>(
+        &self,
+        key: &Key<'_>,
+        lookup: Lookup,
+        read: impl FnOnce(&Content) -> Option<T>,
+    ) -> Option<T> {
+        let value = lookup.result.ok().and_then(|content| read(&content));
+        if value.is_some() {
+            self.alias.journal.hit(key, lookup.took);
+        }
+        value
+    }
+
     fn finish_get_many<T: DeserializeOwned>(&self, names: Vec<String>, lookups: Vec<Lookup>) -> HashMap<String, T> {
         let values = names.into_iter().zip(lookups).filter_map(|(name, lookup)| {
             let value = self.finish_get(&Key::from(&name), lookup, codec::decode)?;
@@ -406,7 +421,7 @@ impl BlockingCache {
 ///
 /// # Examples
 /// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// use larder_cache::{Caches, Timeout};
 ///
 /// let cache = Caches::local().default_cache();
@@ -423,11 +438,16 @@ impl BlockingCache {
 pub struct Cache {
     blocking: BlockingCache,
     queue: Arc<Semaphore>,
+    fills: Fills,
 }
 
 impl Cache {
     pub(crate) fn new(alias: Alias) -> Self {
-        Cache { blocking: BlockingCache::new(alias), queue: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Cache {
+            blocking: BlockingCache::new(alias),
+            queue: Arc::new(Semaphore::new(MAX_WAITING)),
+            fills: Fills::default(),
+        }
     }
 
     /// Returns the blocking handle with the same scope.
@@ -577,7 +597,11 @@ impl Cache {
         self.try_run(add).await
     }
 
-    /// As [`BlockingCache::get_or_set`], with an async loader.
+    /// As [`BlockingCache::get_or_set`], with an async loader, and computed once: callers of this process who miss the
+    /// key at the same time wait for the first of them, half a minute at most. If it fails or is not stored they
+    /// compute by themselves; if it is cancelled, the next of them takes its place.
+    ///
+    /// The runtime must have its timer enabled, as actix's and `#[tokio::main]`'s has.
     ///
     /// # Errors
     /// Only the loader's.
@@ -596,10 +620,32 @@ impl Cache {
         if let Some(value) = cached.unwrap_or_else(|error| self.blocking.without_cache(&key, &error)) {
             return Ok(value);
         }
+        let mut fill = None;
+        match self.join_fill(&key).await {
+            Turn::Alone => {}
+            turn => {
+                // Another one may have stored it while this one looked or waited.
+                if let Ok(lookup) = self.look_up(&key).await
+                    && let Some(value) = self.blocking.finish_second_get(&key, lookup, codec::decode)
+                {
+                    return Ok(value);
+                }
+                if let Turn::First(first) = turn {
+                    fill = Some(first);
+                }
+            }
+        }
         let tags = self.try_run(|cache| cache.alias.tag_versions(&cache.scope.tags)).await;
         let started = Instant::now();
-        let value = load().await?;
+        let loaded = load().await;
         let cost = started.elapsed();
+        let value = match loaded {
+            Ok(value) => value,
+            Err(error) => {
+                end(fill, false);
+                return Err(error);
+            }
+        };
         let timeout = timeout.into();
         let kept = match (tags, codec::encode(&key, &value)) {
             (Ok(tags), Ok(content)) => {
@@ -608,8 +654,18 @@ impl Cache {
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
         };
+        end(fill, kept.is_ok());
         let theirs = kept.unwrap_or_else(|error| self.blocking.without_cache(&key, &error));
         Ok(theirs.and_then(|content| codec::decode(&content)).unwrap_or(value))
+    }
+
+    /// Becomes the first to compute a missing key, or waits for the one who is.
+    pub(crate) async fn join_fill(&self, key: &Key<'_>) -> Turn {
+        let alias = &self.blocking.alias;
+        match alias.keys.final_key(key, self.blocking.key_version()) {
+            Ok(final_key) if alias.capabilities.stores => self.fills.join(&final_key).await,
+            _ => Turn::Alone,
+        }
     }
 
     /// As [`BlockingCache::touch`].
@@ -760,6 +816,13 @@ impl Cache {
             result
         };
         self.run(guarded).await
+    }
+}
+
+/// Ends a fill, if this caller was the first.
+fn end(fill: Option<Fill>, kept: bool) {
+    if let Some(fill) = fill {
+        fill.end(kept);
     }
 }
 

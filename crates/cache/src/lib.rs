@@ -19,6 +19,7 @@ pub mod conformance;
 mod envelope;
 mod error;
 pub mod events;
+mod fill;
 mod key;
 #[cfg(feature = "page")]
 pub mod page;

@@ -151,7 +151,11 @@ where
     let pages = around.pages();
     let found = match around.take() {
         State::Expected(pending) if pending.is_for(&rule) => Found::Missing(pending),
-        _ => {
+        other => {
+            // Looked up for another rule; nobody shall wait for that while this view answers.
+            if let State::Expected(pending) | State::Making(pending) = other {
+                pending.give_up();
+            }
             pages.learn(&request, &rule);
             pages.look_up(&request, &rule).await
         }

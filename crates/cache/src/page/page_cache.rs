@@ -138,7 +138,8 @@ where
                 State::Open | State::Answered => made.map_into_left_body(),
                 State::PassedBy(reason) => pages::pass_by(&pages, reason, made),
                 State::Making(pending) => pages.finish(pending, made).await,
-                State::Expected(_) => {
+                State::Expected(pending) => {
+                    pending.give_up();
                     // Whoever answered did not say that it may be kept; a failure says nothing about its path.
                     if !made.status().is_server_error() {
                         pages.learn_mixed(made.request());

@@ -30,11 +30,14 @@ use super::{
     stored::{Stored, StoredPage},
 };
 use crate::{
-    Cache, Caches, Key, Timeout,
+    BlockingCache, Cache, Caches, Key, Timeout,
+    alias::Lookup,
     cache::into_bytes,
     codec::Content,
     envelope::{Codec, TagVersion},
     error::{Error, Result},
+    events::MissReason,
+    fill::{Fill, Turn},
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -142,6 +145,8 @@ pub(super) struct Pending {
     varies: Vec<HeaderName>,
     tags: Result<Vec<TagVersion>>,
     started: Instant,
+    /// The right to make the page while others wait for it.
+    fill: Option<Fill>,
 }
 
 impl Pages {
@@ -201,14 +206,38 @@ impl Pages {
             }
         };
         let id = PageId::of(request, &rule.key_prefix);
-        let (page, varies) = find(&cache, &id, request.headers()).await;
+        let mut found = Search::run(&cache, &id, request.headers()).await;
+        let is_away = matches!(&found.lookup, Some(Lookup { result: Err(MissReason::Unavailable), .. }));
+        let mut page = found.finish(&cache, Look::First);
+        let mut fill = None;
+        // A HEAD fills nothing, nor does a store that is away, so nobody shall wait for them. Twice, because the page may
+        // turn out to have variants.
+        let waits = if request.method() == Method::GET && !is_away { 2 } else { 0 };
+        for _ in 0..waits {
+            if page.is_some() || fill.is_some() {
+                break;
+            }
+            let turn = cache.join_fill(&found.key).await;
+            if let Turn::Alone = turn {
+                break;
+            }
+            found = Search::run(&cache, &id, request.headers()).await;
+            page = found.finish(&cache, Look::Second);
+            if let Turn::First(first) = turn {
+                fill = Some(first);
+            }
+        }
         match page {
             Some(page) => Found::Page(self.answer(request.request(), &page, cache.now())),
-            None => {
-                let pending =
-                    Pending { rule: Rc::clone(rule), cache, id, varies, tags: Ok(Vec::new()), started: Instant::now() };
-                Found::Missing(Box::new(pending))
-            }
+            None => Found::Missing(Box::new(Pending {
+                rule: Rc::clone(rule),
+                cache,
+                id,
+                varies: found.varies,
+                tags: Ok(Vec::new()),
+                started: Instant::now(),
+                fill,
+            })),
         }
     }
 
@@ -226,9 +255,10 @@ impl Pages {
     /// Stores a page that was made, if it may be stored, and says what became of it.
     pub(super) async fn finish<B: MessageBody + 'static>(
         &self,
-        pending: Box<Pending>,
+        mut pending: Box<Pending>,
         made: ServiceResponse<B>,
     ) -> ServiceResponse<EitherBody<B>> {
+        let fill = pending.fill.take();
         let (request, mut made) = made.into_parts();
         let decided = self.decide(&pending, &request, &made);
         if let Ok(Storable { lifetime, .. }) = decided {
@@ -253,6 +283,9 @@ impl Pages {
                 }
             },
         };
+        if let Some(fill) = fill {
+            fill.end(matches!(outcome, PageOutcome::Stored { .. }));
+        }
         self.announce(&request, head.headers_mut(), outcome);
         ServiceResponse::new(request, head.set_body(body))
     }
@@ -281,6 +314,13 @@ impl Pages {
 }
 
 impl Pending {
+    /// Gives the page up: those who wait for it shall make it by themselves.
+    pub(super) fn give_up(self) {
+        if let Some(fill) = self.fill {
+            fill.end(false);
+        }
+    }
+
     /// Reads the versions of the page's tags. Must happen before the view reads its data.
     pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
         if let Some(tags_of) = &self.rule.tags {
@@ -312,7 +352,7 @@ impl Pending {
             items.push((self.id.key(), Stored::encode_varies(&names), Vec::new()));
         }
         let (timeout, cost) = (Timeout::After(page.lifetime), self.started.elapsed());
-        let store = move |cache: &crate::BlockingCache| {
+        let store = move |cache: &BlockingCache| {
             items.into_iter().try_for_each(|(key, bytes, tags)| {
                 cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, cost)
             })
@@ -324,30 +364,53 @@ impl Pending {
     }
 }
 
-/// Finds the page of a request, and the headers that it varies by.
-async fn find(cache: &Cache, id: &PageId, headers: &HeaderMap) -> (Option<StoredPage>, Vec<HeaderName>) {
-    let mut key = id.key();
-    let mut lookup = look_up(cache, &key).await;
-    let mut varies = Vec::new();
-    if let Some(Stored::Varies(names)) = read(&lookup) {
-        key = id.variant_key(&names, headers);
-        lookup = look_up(cache, &key).await;
-        varies = names;
-    }
-    let now = cache.now();
-    let usable = |content: &Content| match Stored::decode(into_bytes(content)?)? {
-        Stored::Page(page) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
-        _ => None,
-    };
-    (cache.blocking().finish_get(&key, lookup, usable), varies)
+/// A look for the page of a request.
+struct Search {
+    /// Of the page, or of its variant for the request.
+    key: Key<'static>,
+    lookup: Option<Lookup>,
+    /// The headers that the page varies by.
+    varies: Vec<HeaderName>,
 }
 
-async fn look_up(cache: &Cache, key: &Key<'_>) -> crate::alias::Lookup {
-    let refused = |_| crate::alias::Lookup { result: Err(crate::events::MissReason::Unavailable), took: None };
+impl Search {
+    async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
+        let key = id.key();
+        let lookup = look_up(cache, &key).await;
+        let Some(Stored::Varies(varies)) = read(&lookup) else {
+            return Search { key, lookup: Some(lookup), varies: Vec::new() };
+        };
+        let key = id.variant_key(&varies, headers);
+        let lookup = look_up(cache, &key).await;
+        Search { key, lookup: Some(lookup), varies }
+    }
+
+    /// Returns the page if it may still be used. A miss is counted at the first look only.
+    fn finish(&mut self, cache: &Cache, look: Look) -> Option<StoredPage> {
+        let now = cache.now();
+        let usable = |content: &Content| match Stored::decode(into_bytes(content)?)? {
+            Stored::Page(page) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
+            _ => None,
+        };
+        let lookup = self.lookup.take()?;
+        match look {
+            Look::First => cache.blocking().finish_get(&self.key, lookup, usable),
+            Look::Second => cache.blocking().finish_second_get(&self.key, lookup, usable),
+        }
+    }
+}
+
+enum Look {
+    First,
+    Second,
+}
+
+async fn look_up(cache: &Cache, key: &Key<'_>) -> Lookup {
+    let refused = |_| Lookup { result: Err(MissReason::Unavailable), took: None };
     cache.look_up(key).await.unwrap_or_else(refused)
 }
 
-fn read(lookup: &crate::alias::Lookup) -> Option<Stored> {
+fn read(lookup: &Lookup) -> Option<Stored> {
     let bytes: Bytes = into_bytes(lookup.result.as_ref().ok()?)?;
     Stored::decode(bytes)
 }

@@ -83,3 +83,22 @@ async fn a_refused_key_is_an_error_and_bypasses_get_or_set() {
     assert!(matches!(cache.set("a b", &1, 60).await, Err(Error::InvalidKey { .. })));
     assert_eq!(cache.get_or_set("a b", 60, || async { Ok::<_, Infallible>(5) }).await, Ok(5));
 }
+
+#[actix_web::test]
+async fn many_callers_of_a_missing_key_load_it_once() {
+    for cache in [caches().1.default_cache(), caches().1.get("file").unwrap()] {
+        cache.clear().await.unwrap();
+        let loads = std::cell::Cell::new(0);
+        let callers = (0..200).map(|_| {
+            cache.get_or_set("slow", 60, || async {
+                loads.set(loads.get() + 1);
+                actix_web::rt::time::sleep(std::time::Duration::from_millis(20)).await;
+                Ok::<_, Infallible>(7)
+            })
+        });
+        let values = futures_util::future::join_all(callers).await;
+        assert_eq!(values, vec![Ok(7); 200]);
+        assert_eq!(loads.get(), 1);
+        assert!(cache.delete("slow").await.unwrap());
+    }
+}

@@ -470,3 +470,47 @@ async fn a_view_can_be_marked_by_its_attribute() {
         assert_eq!(read_body(get(&app, "/", &[]).await).await, "run 1");
     }
 }
+
+/// Answers many requests at the same time from a view that takes a while; returns how often it ran.
+async fn runs_for_many(set_cookie: bool, languages: &[&str]) -> usize {
+    let view = View::default();
+    let counted = view.clone();
+    let slow = web::get().to(move |request: HttpRequest| {
+        let view = counted.clone();
+        async move {
+            actix_web::rt::time::sleep(Duration::from_millis(50)).await;
+            let mut answer = view.answer(&request);
+            answer.headers_mut().insert(VARY, "accept-language".parse().unwrap());
+            if set_cookie {
+                answer.headers_mut().insert(SET_COOKIE, "a=b".parse().unwrap());
+            }
+            answer
+        }
+    });
+    let app = App::new().route("/", slow.wrap(cache_page(300))).wrap(PageCache::new(caches().0));
+    let app = init_service(app).await;
+    let requests = (0..200).map(|number| {
+        let language = languages[number % languages.len()];
+        let app = &app;
+        async move { get(app, "/", &[("accept-language", language)]).await.status().is_success() }
+    });
+    assert!(futures_util::future::join_all(requests).await.into_iter().all(|success| success));
+    view.runs()
+}
+
+#[actix_web::test]
+async fn two_hundred_clients_on_a_cold_page_run_its_view_once() {
+    assert_eq!(runs_for_many(false, &["de"]).await, 1);
+}
+
+#[actix_web::test]
+async fn a_page_that_cannot_be_stored_keeps_nobody_waiting_in_line() {
+    let begun = std::time::Instant::now();
+    assert_eq!(runs_for_many(true, &["de"]).await, 200);
+    assert!(begun.elapsed() < Duration::from_secs(2), "one after the other: {:?}", begun.elapsed());
+}
+
+#[actix_web::test]
+async fn variants_are_each_made_once_when_the_cold_page_turns_out_to_have_them() {
+    assert_eq!(runs_for_many(false, &["de", "en", "fr"]).await, 3);
+}

@@ -247,3 +247,14 @@ fn a_failing_middleware_has_a_page_and_a_line_in_the_log() {
     let log = site.log();
     assert!(log.contains("a request failed") && log.contains("http: GET /objects/ status=500"), "{log}");
 }
+
+#[test]
+fn many_visitors_of_a_cold_page_make_it_once() {
+    let site = Site::start();
+    thread::scope(|scope| {
+        let visitors: Vec<_> = (0..20).map(|_| scope.spawn(|| site.visitor().page("/").one(".answered"))).collect();
+        let times: Vec<_> = visitors.into_iter().map(|visitor| visitor.join().unwrap()).collect();
+        assert!(times.iter().all(|time| *time == times[0]), "{times:?}");
+    });
+    assert_eq!(site.log().matches("http: GET /delay/1 ").count(), 1);
+}
