@@ -4,7 +4,8 @@ default:
 
 # Run the app on embedded defaults: SQLite, local memory, a built-in slow API
 run: (system-packages "build")
-    cargo run --package larder-web -- serve --demo
+    cargo build --package larder-web
+    @exec "${CARGO_TARGET_DIR:-target}/debug/larder" serve --demo
 
 # Run a command of the binary: just larder cache stats
 larder *arguments: (system-packages "build")
