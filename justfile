@@ -8,8 +8,11 @@ run: (system-packages "build")
     @exec "${CARGO_TARGET_DIR:-target}/debug/larder" serve --demo
 
 # Run a command of the binary: just larder cache stats
+[no-exit-message]
+[positional-arguments]
 larder *arguments: (system-packages "build")
-    @cargo run --quiet --package larder-web -- {{ arguments }}
+    @cargo build --quiet --package larder-web
+    @exec "${CARGO_TARGET_DIR:-target}/debug/larder" "$@"
 
 # Run all tests; they start the servers that they need
 test: (system-packages "build" "test")
