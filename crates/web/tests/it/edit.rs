@@ -128,7 +128,7 @@ fn an_edit_under_load_shows_everywhere() {
         let path = "/admin/objects/1/change/";
         // The first of the list, which every page shows that shows a list.
         assert_eq!(visitor.page("/objects/1/").one("h1"), visitor.page("/objects/").all(".jars h2")[0]);
-        for edit in 0..20 {
+        for edit in 0..60 {
             let title = format!("Edit {edit}");
             assert_eq!(staff.submit(path, &[("title", &title)]).status(), 303);
             for page in ["/objects/", "/objects/1/"] {
