@@ -12,7 +12,7 @@
 //! - Keys are limited to 250 bytes, not characters; longer ones are digested unless the settings refuse them.
 //! - A read never fails because the store does: it is a miss. A write or deletion that did not reach the store is an
 //!   error, and the deletion is kept and delivered when the store answers again.
-//! - `delete` tells whether there was something that could still be read: `false` for an expired entry.
+//! - `delete` tells whether the store had an entry that had not expired, be it stale by a tag.
 
 mod blocking;
 
@@ -280,7 +280,12 @@ impl Cache {
         let kept = match (tags, codec::encode(&key, &value)) {
             (Ok(tags), Ok(content)) => {
                 let key = key.clone();
-                self.try_run(move |cache| cache.keep_loaded(&key, &content, timeout, tags, cost)).await
+                // The value crosses the pool as it is stored, so that the caller's type need not be `Send`.
+                let keep = move |cache: &BlockingCache| {
+                    let reads = |content: &Content| codec::decode::<T>(content).is_some().then(|| content.clone());
+                    cache.keep_loaded(&key, &content, timeout, tags, cost, reads)
+                };
+                self.try_run(keep).await
             }
             (Err(error), _) | (_, Err(error)) => Err(error),
         };

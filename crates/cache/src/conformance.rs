@@ -101,6 +101,8 @@ macro_rules! conformance {
             tags_end_with_a_clear,
             get_or_set_loads_once,
             get_or_set_keeps_no_error,
+            get_or_set_replaces_what_it_cannot_read,
+            get_or_set_keeps_what_was_stored_meanwhile,
         );
     };
     ($harness:expr; $($case:ident),+ $(,)?) => {

@@ -354,14 +354,14 @@ impl Memcached {
     }
 }
 
+/// What holds for all servers, whichever driver asks them.
+fn capabilities(max_value_bytes: usize) -> Capabilities {
+    Capabilities { sharing: Sharing::Network, blocking: true, stores: true, max_value_bytes: Some(max_value_bytes) }
+}
+
 impl Backend for Memcached {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            sharing: Sharing::Network,
-            blocking: true,
-            stores: true,
-            max_value_bytes: Some(self.max_value_bytes),
-        }
+        capabilities(self.max_value_bytes)
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {

@@ -192,9 +192,9 @@ impl BlockingCache {
         let value = load()?;
         let cost = started.elapsed();
         let kept = codec::encode(&key, &value)
-            .and_then(|content| self.keep_loaded(&key, &content, timeout.into(), tags?, cost));
+            .and_then(|content| self.keep_loaded(&key, &content, timeout.into(), tags?, cost, codec::decode));
         let theirs = kept.unwrap_or_else(|error| self.without_cache(&key, &error));
-        Ok(theirs.and_then(|content| codec::decode(&content)).unwrap_or(value))
+        Ok(theirs.unwrap_or(value))
     }
 
     /// Gives an entry a new timeout; tells whether it was there. Zero or less expires it at once.
@@ -348,19 +348,26 @@ impl BlockingCache {
         Ok(failed.into_iter().map(|position| items[position].0.label().to_owned()).collect())
     }
 
-    /// Stores what a loader made, unless somebody stored something meanwhile: then that is newer, and is returned.
-    pub(super) fn keep_loaded(
+    /// Stores what a loader made, unless somebody stored something meanwhile: then that is newer, and is returned. What
+    /// cannot be read, such as a value of before the type changed, is replaced, or it would be a miss for ever.
+    pub(super) fn keep_loaded<T>(
         &self,
         key: &Key<'_>,
         content: &Content,
         timeout: Timeout,
         tags: Vec<TagVersion>,
         cost: Duration,
-    ) -> Result<Option<Content>> {
-        if self.alias.add(key, self.key_version(), content, timeout, tags, cost)? {
+        read: impl FnOnce(&Content) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let version = self.key_version();
+        if self.alias.add(key, version, content, timeout, tags.clone(), cost)? {
             return Ok(None);
         }
-        Ok(self.look_up(key)?.result.ok())
+        let theirs = self.look_up(key)?.result.ok().and_then(|content| read(&content));
+        if theirs.is_none() {
+            self.alias.put(key, version, content, timeout, tags, cost)?;
+        }
+        Ok(theirs)
     }
 
     #[cfg(any(feature = "page", feature = "template"))]

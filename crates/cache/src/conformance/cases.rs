@@ -460,3 +460,20 @@ pub fn get_or_set_keeps_no_error<H: Harness>(harness: &Arc<H>) {
     assert!(!cache.has_key("key").unwrap());
     assert_eq!(cache.get_or_set("key", 60, || Ok::<_, Infallible>(5)), Ok(5));
 }
+
+pub fn get_or_set_replaces_what_it_cannot_read<H: Harness>(harness: &Arc<H>) {
+    let cache = harness.cache();
+    cache.set("key", "of another type", Timeout::Never).unwrap();
+    assert_eq!(cache.get_or_set("key", 60, || Ok::<_, Infallible>(jar())), Ok(jar()));
+    assert_eq!(cache.get("key").unwrap(), Some(jar()));
+}
+
+pub fn get_or_set_keeps_what_was_stored_meanwhile<H: Harness>(harness: &Arc<H>) {
+    let (here, there) = (harness.cache(), harness.cache());
+    let loaded = here.get_or_set("key", 60, || {
+        there.set("key", &2, 60).unwrap();
+        Ok::<_, Infallible>(1)
+    });
+    assert_eq!(loaded, Ok(2));
+    assert_eq!(here.get::<i64>("key").unwrap(), Some(2));
+}

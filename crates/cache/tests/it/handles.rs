@@ -43,6 +43,9 @@ async fn every_verb(cache: Cache) {
         let value = tagged.get_or_set("loaded", 60, || async { Ok::<_, Infallible>(7) }).await;
         assert_eq!(value, Ok(7));
     }
+    cache.set("retyped", "text", Timeout::Never).await.unwrap();
+    assert_eq!(cache.get_or_set("retyped", 60, || async { Ok::<_, Infallible>(7) }).await, Ok(7));
+    assert_eq!(cache.get("retyped").await.unwrap(), Some(7));
     let failed = tagged.get_or_set("failed", 60, || async { Err::<i32, _>("upstream is down") }).await;
     assert_eq!(failed, Err("upstream is down"));
     assert!(!tagged.has_key("failed").await.unwrap());

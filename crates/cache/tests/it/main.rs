@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod custom;
+mod dependencies;
 mod handles;
 mod levels;
 mod outage;

@@ -14,7 +14,7 @@ use std::{
 use memcache::exp::{Arithmetic, Delete, Error as MetaError, Get, GetResult, Meta, MetaClient, MutationStatus, Set};
 
 use super::{
-    Address, Backend, Capabilities, Entry, Expiry, STATS, Settings, Sharing, Stats, Value, decode, decode_counter,
+    Address, Backend, Capabilities, Entry, Expiry, STATS, Settings, Stats, Value, capabilities, decode, decode_counter,
     encode, exptime, label,
 };
 use crate::{
@@ -188,12 +188,7 @@ impl Server {
 
 impl Backend for Server {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            sharing: Sharing::Network,
-            blocking: true,
-            stores: true,
-            max_value_bytes: Some(self.max_value_bytes),
-        }
+        capabilities(self.max_value_bytes)
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {

@@ -29,8 +29,8 @@ use r2d2_memcache::{
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::{
-    Address, Backend, COUNTER, Capabilities, Entry, Expiry, QUOTED, STATS, Settings, Sharing, Stats, Value, decode,
-    encode, exptime, label,
+    Address, Backend, COUNTER, Capabilities, Entry, Expiry, QUOTED, STATS, Settings, Stats, Value, capabilities,
+    decode, encode, exptime, label,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -288,12 +288,7 @@ impl Server {
 
 impl Backend for Server {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            sharing: Sharing::Network,
-            blocking: true,
-            stores: true,
-            max_value_bytes: Some(self.max_value_bytes),
-        }
+        capabilities(self.max_value_bytes)
     }
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {
