@@ -42,6 +42,7 @@ on_every_driver! {
     garbage_is_an_outage
     clear_and_stats_reach_the_server
     a_silent_server_does_not_hold_a_caller_longer_than_the_timeout
+    a_host_that_is_not_known_yet_does_not_stop_the_start
 }
 
 const ONE: Value = Value::Integer(1);
@@ -379,4 +380,10 @@ fn a_silent_server_does_not_hold_a_caller_longer_than_the_timeout(driver: Driver
     let begun = Instant::now();
     assert!(store.get("k").unwrap_err().is_outage());
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+fn a_host_that_is_not_known_yet_does_not_stop_the_start(driver: Driver) {
+    let store = connect(driver, &["nohost.invalid:1".to_owned()]);
+    let error = store.get("key").unwrap_err();
+    assert!(error.is_outage() && error.to_string().contains("nohost.invalid:1"), "{error}");
 }

@@ -16,7 +16,7 @@
 use std::{
     collections::HashMap,
     fmt, io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{TcpStream, ToSocketAddrs},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -83,7 +83,7 @@ struct Manager {
 
 /// Where to see first whether anybody listens: the client's own connecting has no timeout.
 enum Probe {
-    Tcp(Vec<SocketAddr>),
+    Tcp { host: String, port: u16 },
     Unix(PathBuf),
 }
 
@@ -142,7 +142,8 @@ impl Manager {
 impl Probe {
     fn connect(&self, timeout: Duration) -> io::Result<()> {
         let addresses = match self {
-            Probe::Tcp(addresses) => addresses,
+            // The host may be known later than this process is started, and it may move.
+            Probe::Tcp { host, port } => (host.as_str(), *port).to_socket_addrs()?,
             #[cfg(unix)]
             Probe::Unix(path) => return std::os::unix::net::UnixStream::connect(path).map(drop),
             #[cfg(not(unix))]
@@ -150,7 +151,7 @@ impl Probe {
         };
         let mut connected = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
         for address in addresses {
-            connected = TcpStream::connect_timeout(address, timeout).map(drop);
+            connected = TcpStream::connect_timeout(&address, timeout).map(drop);
             if connected.is_ok() {
                 break;
             }
@@ -162,14 +163,9 @@ impl Probe {
 impl Server {
     pub(super) fn new(address: &Address, settings: &Settings) -> Result<Self> {
         let label = label(address);
-        let unusable = |source: Source| Error::unavailable(&label, source);
-        let url = url(address, settings).map_err(|why| unusable(why.into()))?;
+        let url = url(address, settings).map_err(|why| Error::unavailable(&label, why))?;
         let probe = match address {
-            Address::Tcp { host, port } => {
-                let addresses: Vec<SocketAddr> =
-                    (host.as_str(), *port).to_socket_addrs().map_err(|error| unusable(error.into()))?.collect();
-                Probe::Tcp(addresses)
-            }
+            Address::Tcp { host, port } => Probe::Tcp { host: host.clone(), port: *port },
             Address::Unix(path) => Probe::Unix(path.clone()),
         };
         let threads = |name: &str| {
