@@ -65,6 +65,13 @@ impl Backend for Shelf {
         Ok(is_missing)
     }
 
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        let mut entries = self.entries();
+        let Some(entry) = self.live(&mut entries, key).filter(|entry| entry.value == *old) else { return Ok(false) };
+        *entry = Entry { value: new.clone(), expiry };
+        Ok(true)
+    }
+
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
         let mut entries = self.entries();
         let entry = self.live(&mut entries, key);

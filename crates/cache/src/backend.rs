@@ -92,6 +92,19 @@ pub struct Entry {
     pub expiry: Expiry,
 }
 
+/// One item of [`Backend::replace_many`]: the arguments of [`Backend::replace`].
+#[derive(Debug, Clone, Copy)]
+pub struct Replacement<'a> {
+    /// Where the value stands.
+    pub key: &'a str,
+    /// What must stand there.
+    pub old: &'a Value,
+    /// What shall.
+    pub new: &'a Value,
+    /// When the new value stops to be there.
+    pub expiry: Expiry,
+}
+
 /// Who sees what one process stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sharing {
@@ -130,8 +143,8 @@ pub type Stats = Vec<(String, String)>;
 /// store's circuit breaker. A damaged entry is not an error but missing.
 ///
 /// # Concurrency
-/// `add`, `touch` and `incr` are atomic against all other operations on their key, by every process that shares the
-/// store.
+/// `add`, `replace`, `touch` and `incr` are atomic against all other operations on their key, by every process that
+/// shares the store. A batch is not: it is atomic for each of its keys.
 ///
 /// # Examples
 /// `examples/custom_backend.rs` writes one and registers it by name; the feature `conformance` has the suite that
@@ -148,6 +161,19 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Stores a value if the key is missing; tells whether it did.
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool>;
+
+    /// Replaces the value of a key if it still is `old`; tells whether it did. An expiry that has passed removes it.
+    ///
+    /// This is compare-and-swap by value, and what *tickets* rest on: whoever computes a value first puts a ticket under
+    /// its key, by `add`, or by `replace` beside the stale value, and in the end replaces the ticket by the result. A
+    /// deletion, another value or a flush meanwhile takes the ticket away, so what was computed before it is not stored
+    /// after it. A ticket holds a random number of 64 bits; so one that is equal is the same one, and cannot have gone
+    /// and come back in between. Other values that may come back need such a number too, or a caller who does not mind.
+    ///
+    /// # Errors
+    /// [`Error::ValueTooLarge`] leaves the old value as it is. After [`Error::Unavailable`] the key may hold either value
+    /// or none; an invalidation must not rest on this method.
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool>;
 
     /// Gives an entry a new expiry; tells whether there was one.
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool>;
@@ -178,9 +204,39 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
         Ok(items.iter().enumerate().filter_map(failed).collect())
     }
 
+    /// Stores those of several values whose keys are missing; tells for each whether it did. One round trip where the
+    /// store can.
+    ///
+    /// `false` does not prove that the key is there: the value may be too large, or the key's [part](Backend::parts) of
+    /// the store down.
+    fn add_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<bool>> {
+        items.iter().map(|(key, value)| unless_too_large(self.add(key, value, expiry))).collect()
+    }
+
+    /// Replaces those of several values that still are as they were; tells for each whether it did. Two round trips
+    /// where the store can.
+    ///
+    /// The keys differ from each other. `false` does not prove that the old value is gone: the new one may be too large,
+    /// or the key's [part](Backend::parts) of the store down.
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        let replace = |item: &Replacement<'_>| self.replace(item.key, item.old, item.new, item.expiry);
+        items.iter().map(|item| unless_too_large(replace(item))).collect()
+    }
+
     /// Removes several entries; returns how many there were. One round trip where the store can.
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         keys.iter().try_fold(0, |count, key| Ok(count + usize::from(self.delete(key)?)))
+    }
+
+    /// Returns how many parts the store has that fail independently of each other; one unless it is spread over servers.
+    fn parts(&self) -> usize {
+        1
+    }
+
+    /// Returns which of the [`parts`](Backend::parts) a key lives on, counted from 0.
+    fn part_of(&self, key: &str) -> usize {
+        let _ = key;
+        0
     }
 
     /// Does what nobody waits for, such as delivering invalidations that failed. Called about once a second, on a thread
@@ -190,6 +246,14 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     /// Returns numbers about the store for the operator.
     fn stats(&self) -> Result<Stats> {
         Ok(Stats::new())
+    }
+}
+
+/// In a batch, a value that is too large must not hide what became of the others.
+fn unless_too_large(done: Result<bool>) -> Result<bool> {
+    match done {
+        Err(Error::ValueTooLarge { .. }) => Ok(false),
+        done => done,
     }
 }
 

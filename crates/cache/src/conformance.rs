@@ -1,8 +1,8 @@
 //! The suite that every store passes, for the stores of this crate and for your own.
 //!
 //! Implement [`Harness`] for your store and expand [`conformance!`](crate::conformance!) in a test file: it makes a
-//! named test of every case. The cases work through [`BlockingCache`], so they prove what users
-//! see: verbs, timeouts, versions, prefixes, tags.
+//! named test of every case. Most cases work through [`BlockingCache`], so they prove what users
+//! see: verbs, timeouts, versions, prefixes, tags. Those on compare-and-swap ask the store itself.
 
 pub mod cases;
 pub mod server;
@@ -103,6 +103,17 @@ macro_rules! conformance {
             get_or_set_keeps_no_error,
             get_or_set_replaces_what_it_cannot_read,
             get_or_set_keeps_what_was_stored_meanwhile,
+            replace_needs_the_value_that_is_there,
+            large_values_are_compared_to_their_last_byte,
+            what_is_missing_or_has_expired_is_not_replaced,
+            what_was_deleted_overwritten_or_cleared_is_not_replaced,
+            a_replaced_value_has_the_new_expiry,
+            replace_with_an_expiry_that_has_passed_removes_the_value,
+            a_replaced_counter_counts_on,
+            batches_add_and_replace_as_single_calls_do,
+            counting_by_replace_from_many_threads_loses_nothing,
+            one_of_many_replacements_wins,
+            a_replacement_over_the_limit_is_refused_and_the_old_value_stays,
         );
     };
     ($harness:expr; $($case:ident),+ $(,)?) => {

@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | shared | by all processes that open the database |
 //! | survives a restart | yes; after a loss of power the last second may be missing (`synchronous = NORMAL`) |
-//! | atomic `add`, `incr` | yes, by the database |
+//! | atomic `add`, `replace`, `incr` | yes, by the database |
 //! | eviction | above `max_entries`: what has expired, then what expires soonest, one in `cull_frequency` |
 //! | key limit | none |
 //! | value limit | 1 GB |
@@ -47,7 +47,7 @@ use diesel::{
     sqlite::{Sqlite, SqliteConnection},
 };
 
-use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
+use super::{Backend, Capabilities, Entry, Options, Replacement, Sharing, Stats, Value};
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
@@ -249,6 +249,31 @@ impl Database {
             })
         })
     }
+
+    fn add_one(
+        &self,
+        connection: &mut SqliteConnection,
+        key: &str,
+        value: &Value,
+        expiry: Expiry,
+    ) -> QueryResult<bool> {
+        let binds = row(key, value, to_column(expiry.to_millis())).into_iter().chain([Bind::Number(self.now_millis())]);
+        Ok(Statement::new(&self.0.sql.add, binds).execute(connection)? > 0)
+    }
+
+    fn replace_one(&self, connection: &mut SqliteConnection, item: &Replacement<'_>) -> QueryResult<bool> {
+        let [bytes, counter] = columns(item.old);
+        let same = [Bind::Text(item.key), bytes, counter, Bind::Number(self.now_millis())];
+        let sql = &self.0.sql;
+        let replaced = if item.expiry.has_passed(self.now()) {
+            Statement::new(&sql.remove, same).execute(connection)?
+        } else {
+            let [bytes, counter] = columns(item.new);
+            let new = [bytes, counter, Bind::Number(to_column(item.expiry.to_millis()))];
+            Statement::new(&sql.replace, new.into_iter().chain(same)).execute(connection)?
+        };
+        Ok(replaced > 0)
+    }
 }
 
 impl Backend for Database {
@@ -277,11 +302,15 @@ impl Backend for Database {
         if expiry.has_passed(self.now()) {
             return Ok(self.get(key)?.is_none());
         }
-        let binds = row(key, value, to_column(expiry.to_millis())).into_iter().chain([Bind::Number(self.now_millis())]);
         self.write(|connection| {
             self.make_room(connection, 1)?;
-            Ok(Statement::new(&self.0.sql.add, binds).execute(connection)? > 0)
+            self.add_one(connection, key, value, expiry)
         })
+    }
+
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        let item = Replacement { key, old, new, expiry };
+        self.write(|connection| self.replace_one(connection, &item))
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
@@ -338,6 +367,26 @@ impl Backend for Database {
         self.insert(items, expiry).map(|()| Vec::new())
     }
 
+    fn add_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<bool>> {
+        if expiry.has_passed(self.now()) {
+            return items.iter().map(|(key, value)| self.add(key, value, expiry)).collect();
+        }
+        self.write(|connection| {
+            connection.immediate_transaction(|connection| {
+                self.make_room(connection, items.len())?;
+                items.iter().map(|(key, value)| self.add_one(connection, key, value, expiry)).collect()
+            })
+        })
+    }
+
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        self.write(|connection| {
+            connection.immediate_transaction(|connection| {
+                items.iter().map(|item| self.replace_one(connection, item)).collect()
+            })
+        })
+    }
+
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         let mut count = 0;
         for keys in keys.chunks(CHUNK_KEYS) {
@@ -374,6 +423,8 @@ struct Statements {
     set: String,
     set_one: String,
     add: String,
+    replace: String,
+    remove: String,
     touch: String,
     incr: String,
     delete_many: String,
@@ -401,6 +452,8 @@ impl Statements {
         let set = format!("INSERT INTO {name} ({columns}) VALUES {ROWS} {upsert}");
         let set_one = set.replace(ROWS, "(?, ?, ?, ?)");
         let live = "(expires = 0 OR expires > ?)";
+        let same =
+            format!("cache_key = ? AND value IS NOT DISTINCT FROM ? AND counter IS NOT DISTINCT FROM ? AND {live}");
         Ok(Statements {
             create: format!(
                 "CREATE TABLE IF NOT EXISTS {name} (\n    cache_key TEXT NOT NULL PRIMARY KEY,\n    value BLOB NULL,\n    \
@@ -415,6 +468,8 @@ impl Statements {
             add: format!("{set_one} WHERE {name}.expires <> 0 AND {name}.expires <= ?"),
             set,
             set_one,
+            replace: format!("UPDATE {name} SET value = ?, counter = ?, expires = ? WHERE {same}"),
+            remove: format!("DELETE FROM {name} WHERE {same}"),
             touch: format!("UPDATE {name} SET expires = ? WHERE cache_key = ? AND {live}"),
             incr: format!(
                 "UPDATE {name} SET counter = counter + ? WHERE cache_key = ? AND counter BETWEEN ? AND ? AND {live} \
@@ -525,11 +580,17 @@ impl Row {
 }
 
 fn row<'a>(key: &'a str, value: &'a Value, expires: i64) -> [Bind<'a>; 4] {
+    let [bytes, counter] = columns(value);
+    [Bind::Text(key), bytes, counter, Bind::Number(expires)]
+}
+
+/// Returns what the columns `value` and `counter` hold for a value.
+fn columns(value: &Value) -> [Bind<'_>; 2] {
     let (bytes, counter) = match value {
         Value::Integer(number) => (None, Some(*number)),
         Value::Bytes(bytes) => (Some(&bytes[..]), None),
     };
-    [Bind::Text(key), Bind::OptionalBytes(bytes), Bind::OptionalNumber(counter), Bind::Number(expires)]
+    [Bind::OptionalBytes(bytes), Bind::OptionalNumber(counter)]
 }
 
 fn marks(count: usize) -> String {

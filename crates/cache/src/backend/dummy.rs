@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | shared | there is nothing to share |
 //! | survives a restart | nothing does |
-//! | atomic `add`, `touch`, `incr` | they do nothing |
+//! | atomic `add`, `replace`, `touch`, `incr` | they do nothing |
 //! | eviction, limits, finest timeout | none |
 
 use super::{Backend, Capabilities, Entry, Sharing, Value};
@@ -38,6 +38,10 @@ impl Backend for Dummy {
 
     fn add(&self, _: &str, _: &Value, _: Expiry) -> Result<bool> {
         Ok(true)
+    }
+
+    fn replace(&self, _: &str, _: &Value, _: &Value, _: Expiry) -> Result<bool> {
+        Ok(false)
     }
 
     fn touch(&self, _: &str, _: Expiry) -> Result<bool> {

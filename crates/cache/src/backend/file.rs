@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | shared | by all processes on the machine; not over a network file system |
 //! | survives a restart | yes |
-//! | atomic `add`, `incr` | yes, by the lock of the folder |
+//! | atomic `add`, `replace`, `incr` | yes, by the lock of the folder |
 //! | eviction | at `max_entries`: what has expired, then the oldest of the rest, one in `cull_frequency` |
 //! | key limit | 65,535 bytes |
 //! | value limit | the disk |
@@ -368,6 +368,24 @@ impl File {
         Ok(true)
     }
 
+    fn try_replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> io::Result<bool> {
+        let place = self.place(key);
+        if !place.path.try_exists()? {
+            return Ok(false);
+        }
+        let turn = self.turn(place.shard, &place.folder)?;
+        let found = self.read_in_turn(key, &place, &turn)?;
+        if found.is_none_or(|entry| entry.value != *old) {
+            return Ok(false);
+        }
+        if expiry.has_passed(self.now()) {
+            self.remove(&place, &turn)?;
+        } else {
+            self.write(key, &place, new, expiry, &turn)?;
+        }
+        Ok(true)
+    }
+
     fn try_touch(&self, key: &str, expiry: Expiry) -> io::Result<bool> {
         let place = self.place(key);
         if !place.path.try_exists()? {
@@ -442,6 +460,10 @@ impl Backend for File {
 
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
         self.try_add(key, value, expiry).map_err(|error| self.failed(error))
+    }
+
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        self.try_replace(key, old, new, expiry).map_err(|error| self.failed(error))
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {

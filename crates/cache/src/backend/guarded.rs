@@ -27,7 +27,7 @@ use std::{
 
 use log::Level;
 
-use super::{Backend, Capabilities, Entry, Stats, Value};
+use super::{Backend, Capabilities, Entry, Replacement, Stats, Value};
 use crate::{
     breaker::{Breaker, Failure},
     clock::Clock,
@@ -73,7 +73,7 @@ struct Journal {
 enum Touches<'a> {
     Nothing,
     /// An `add` that was never sent changed nothing; one that failed may have.
-    IfSent(&'a str),
+    IfSent(&'a [&'a str]),
     Key(&'a str),
     Keys(&'a [&'a str]),
     Everything,
@@ -94,8 +94,8 @@ impl Journal {
         self.sequence += 1;
         match touches {
             Touches::Nothing => {}
-            Touches::IfSent(key) | Touches::Key(key) => self.note_key(key),
-            Touches::Keys(keys) => keys.iter().for_each(|key| self.note_key(key)),
+            Touches::Key(key) => self.note_key(key),
+            Touches::IfSent(keys) | Touches::Keys(keys) => keys.iter().for_each(|key| self.note_key(key)),
             Touches::Everything => self.note_everything(),
         }
     }
@@ -289,7 +289,13 @@ impl<B: Backend + ?Sized> Backend for Guarded<B> {
     }
 
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
-        self.run(Touches::IfSent(key), |store| store.add(key, value, expiry))
+        self.run(Touches::IfSent(&[key]), |store| store.add(key, value, expiry))
+    }
+
+    /// A failed one leaves nothing pending: no invalidation rests on it, and if it arrives after one it finds another
+    /// value than it expects.
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        self.run(Touches::Nothing, |store| store.replace(key, old, new, expiry))
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
@@ -322,8 +328,25 @@ impl<B: Backend + ?Sized> Backend for Guarded<B> {
         Ok(failed)
     }
 
+    fn add_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<bool>> {
+        let keys: Vec<&str> = items.iter().map(|(key, _)| *key).collect();
+        self.run(Touches::IfSent(&keys), |store| store.add_many(items, expiry))
+    }
+
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        self.run(Touches::Nothing, |store| store.replace_many(items))
+    }
+
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         self.run(Touches::Keys(keys), |store| store.delete_many(keys))
+    }
+
+    fn parts(&self) -> usize {
+        self.inner.parts()
+    }
+
+    fn part_of(&self, key: &str) -> usize {
+        self.inner.part_of(key)
     }
 
     /// A store that nobody asks is cleaned too, for the other processes that use it.
@@ -419,6 +442,12 @@ mod tests {
             Ok(missing)
         }
 
+        fn replace(&self, key: &str, old: &Value, new: &Value, _: Expiry) -> Result<bool> {
+            let mut values = self.values()?;
+            let found = values.get_mut(key).filter(|value| *value == old);
+            Ok(found.map(|value| *value = new.clone()).is_some())
+        }
+
         fn touch(&self, key: &str, _: Expiry) -> Result<bool> {
             Ok(self.values()?.contains_key(key))
         }
@@ -485,10 +514,11 @@ mod tests {
     #[test]
     fn every_failed_write_leaves_its_key_pending() {
         type Write = fn(&Guarded<Fake>) -> Result<()>;
-        let writes: [(&str, Write); 8] = [
+        let writes: [(&str, Write); 9] = [
             ("set", |store| store.set("k", &TWO, Expiry::Never)),
             ("set_many", |store| store.set_many(&[("k", TWO)], Expiry::Never).map(drop)),
             ("add", |store| store.add("k", &TWO, Expiry::Never).map(drop)),
+            ("add_many", |store| store.add_many(&[("k", TWO)], Expiry::Never).map(drop)),
             ("touch", |store| store.touch("k", Expiry::Never).map(drop)),
             ("incr", |store| store.incr("k", 1).map(drop)),
             ("delete", |store| store.delete("k").map(drop)),
@@ -519,6 +549,22 @@ mod tests {
         hand.advance(TRIAL_INTERVAL);
         assert_eq!(value(&store, "deleted"), None);
         assert_eq!(value(&store, "added"), Some(ONE), "that add was never sent");
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_the_old_value_to_be_served() {
+        let (store, fake, _) = guarded();
+        store.set("k", &ONE, Expiry::Never).unwrap();
+        fake.switch(false);
+        assert!(store.replace("k", &ONE, &TWO, Expiry::Never).is_err());
+        let item = Replacement { key: "k", old: &ONE, new: &TWO, expiry: Expiry::Never };
+        assert!(store.replace_many(&[item]).is_err());
+        fake.switch(true);
+        assert_eq!(value(&store, "k"), Some(ONE));
+        fake.switch(false);
+        assert!(store.delete("k").is_err());
+        fake.switch(true);
+        assert!(!store.replace("k", &ONE, &TWO, Expiry::Never).unwrap(), "a pending key counts as missing");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! | --- | --- |
 //! | shared | within the process; stores with the same name are one store |
 //! | survives a restart | no |
-//! | atomic `add`, `touch`, `incr` | yes, under the lock of a shard |
+//! | atomic `add`, `replace`, `touch`, `incr` | yes, under the lock of a shard |
 //! | eviction | at `max_entries` or `max_bytes`: the expired, then a share of the least recently used |
-//! | limits | a value may not be larger than `max_bytes` |
+//! | limits | a value may not be larger than `max_bytes`, less what its key and the store need |
 //! | finest timeout | one millisecond |
 //!
 //! The counts are Django's: when a new key meets a full store, `1 / cull_frequency` of the entries go at once.
@@ -24,6 +24,7 @@ use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
+    key::MAX_KEY_BYTES,
     timeout::Expiry,
 };
 
@@ -50,9 +51,11 @@ pub const DEFAULT_MAX_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Locmem(Arc<Store>);
 
+type Shard = HashMap<Box<str>, Slot>;
+
 #[derive(Debug)]
 struct Store {
-    shards: [Mutex<HashMap<Box<str>, Slot>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     entries: AtomicUsize,
     bytes: AtomicUsize,
     /// Counts uses; the smallest stamps are the least recently used.
@@ -72,6 +75,27 @@ impl Slot {
     fn bytes(&self, key: &str) -> usize {
         entry_bytes(key, &self.entry.value)
     }
+}
+
+/// What a store grows by when a value is stored.
+#[derive(Debug, Clone, Copy)]
+struct Growth {
+    entries: usize,
+    bytes: usize,
+}
+
+impl Growth {
+    fn of(shard: &Shard, key: &str, value: &Value) -> Self {
+        let bytes = entry_bytes(key, value);
+        match shard.get(key) {
+            Some(old) => Growth { entries: 0, bytes: bytes.saturating_sub(old.bytes(key)) },
+            None => Growth { entries: 1, bytes },
+        }
+    }
+}
+
+fn live<'s>(shard: &'s mut Shard, key: &str, now: Timestamp) -> Option<&'s mut Slot> {
+    shard.get_mut(key).filter(|slot| !slot.entry.expiry.has_passed(now))
 }
 
 fn entry_bytes(key: &str, value: &Value) -> usize {
@@ -108,7 +132,7 @@ impl Locmem {
 
 impl Store {
     /// The end of a key is where keys differ.
-    fn shard(&self, key: &str) -> MutexGuard<'_, HashMap<Box<str>, Slot>> {
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
         let tail = key.as_bytes().iter().rev().take(8);
         let spread = tail.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
         lock(&self.shards[spread % SHARDS])
@@ -118,7 +142,7 @@ impl Store {
         self.uses.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn put(&self, shard: &mut HashMap<Box<str>, Slot>, key: &str, value: &Value, expiry: Expiry) {
+    fn put(&self, shard: &mut Shard, key: &str, value: &Value, expiry: Expiry) {
         let entry = Entry { value: value.clone(), expiry };
         let slot = Slot { entry, used: self.next_use() };
         self.bytes.fetch_add(slot.bytes(key), Ordering::Relaxed);
@@ -134,7 +158,7 @@ impl Store {
         }
     }
 
-    fn take(&self, shard: &mut HashMap<Box<str>, Slot>, key: &str) -> Option<Entry> {
+    fn take(&self, shard: &mut Shard, key: &str) -> Option<Entry> {
         let slot = shard.remove(key)?;
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(slot.bytes(key), Ordering::Relaxed);
@@ -154,21 +178,32 @@ impl Store {
         }
     }
 
-    fn is_full(&self, more_bytes: usize) -> bool {
-        self.entries.load(Ordering::Relaxed) >= self.options.max_entries.max(1)
-            || self.bytes.load(Ordering::Relaxed) + more_bytes > self.max_bytes
+    fn check_size(&self, key: &str, value: &Value) -> Result<()> {
+        let (bytes, limit) = (value.len(), self.max_value_bytes());
+        if bytes <= limit { Ok(()) } else { Err(Error::ValueTooLarge { key: key.into(), bytes, limit }) }
     }
 
-    /// Makes room for an entry of `more_bytes` under a new key.
-    fn make_room(&self, more_bytes: usize, now: Timestamp) {
-        if !self.is_full(more_bytes) {
+    /// The largest value that fits whatever its key is.
+    fn max_value_bytes(&self) -> usize {
+        self.max_bytes.saturating_sub(ENTRY_OVERHEAD_BYTES + MAX_KEY_BYTES)
+    }
+
+    fn has_room(&self, growth: Growth) -> bool {
+        let entries = self.entries.load(Ordering::Relaxed) + growth.entries;
+        let bytes = self.bytes.load(Ordering::Relaxed) + growth.bytes;
+        (growth.entries == 0 || entries <= self.options.max_entries.max(1))
+            && (growth.bytes == 0 || bytes <= self.max_bytes)
+    }
+
+    fn make_room(&self, growth: Growth, now: Timestamp) {
+        if self.has_room(growth) {
             return;
         }
         let _one_at_a_time = lock(&self.culling);
-        if self.is_full(more_bytes) {
+        if !self.has_room(growth) {
             self.keep_only(|slot| !slot.entry.expiry.has_passed(now));
         }
-        while self.is_full(more_bytes) && self.entries.load(Ordering::Relaxed) > 0 {
+        while !self.has_room(growth) && self.entries.load(Ordering::Relaxed) > 0 {
             self.cull();
         }
     }
@@ -204,7 +239,7 @@ impl Backend for Locmem {
             sharing: Sharing::Process,
             blocking: false,
             stores: true,
-            max_value_bytes: Some(self.0.max_bytes),
+            max_value_bytes: Some(self.0.max_value_bytes()),
         }
     }
 
@@ -221,49 +256,61 @@ impl Backend for Locmem {
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
-        let bytes = entry_bytes(key, value);
-        if bytes > self.0.max_bytes {
+        if let Err(error) = self.0.check_size(key, value) {
             self.delete(key)?;
-            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.max_bytes });
+            return Err(error);
         }
-        let known = self.0.shard(key).contains_key(key);
-        if !known {
-            self.0.make_room(bytes, self.0.options.clock.now());
-        }
+        let growth = Growth::of(&self.0.shard(key), key, value);
+        self.0.make_room(growth, self.0.options.clock.now());
         self.0.put(&mut self.0.shard(key), key, value, expiry);
         Ok(())
     }
 
     fn add(&self, key: &str, value: &Value, expiry: Expiry) -> Result<bool> {
-        let bytes = entry_bytes(key, value);
-        if bytes > self.0.max_bytes {
-            return Err(Error::ValueTooLarge { key: key.into(), bytes, limit: self.0.max_bytes });
-        }
+        self.0.check_size(key, value)?;
         let now = self.0.options.clock.now();
-        let is_there =
-            |shard: &HashMap<Box<str>, Slot>| shard.get(key).is_some_and(|slot| !slot.entry.expiry.has_passed(now));
-        if is_there(&self.0.shard(key)) {
+        let mut shard = self.0.shard(key);
+        if live(&mut shard, key, now).is_some() {
             return Ok(false);
         }
-        self.0.make_room(bytes, now);
+        let growth = Growth::of(&shard, key, value);
+        // Making room takes the locks of all shards in turn, and somebody may add the key meanwhile.
+        drop(shard);
+        self.0.make_room(growth, now);
         let mut shard = self.0.shard(key);
-        if is_there(&shard) {
+        if live(&mut shard, key, now).is_some() {
             return Ok(false);
         }
         self.0.put(&mut shard, key, value, expiry);
         Ok(true)
     }
 
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        self.0.check_size(key, new)?;
+        let now = self.0.options.clock.now();
+        let mut shard = self.0.shard(key);
+        let is_same = |slot: &&mut Slot| slot.entry.value == *old;
+        let Some(slot) = live(&mut shard, key, now).filter(is_same) else { return Ok(false) };
+        // Room is not to be made at the cost of the entry itself.
+        slot.used = self.0.next_use();
+        let growth = Growth::of(&shard, key, new);
+        if !self.0.has_room(growth) {
+            drop(shard);
+            self.0.make_room(growth, now);
+            shard = self.0.shard(key);
+            if live(&mut shard, key, now).filter(is_same).is_none() {
+                return Ok(false);
+            }
+        }
+        self.0.put(&mut shard, key, new, expiry);
+        Ok(true)
+    }
+
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
         let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
-        match shard.get_mut(key) {
-            Some(slot) if !slot.entry.expiry.has_passed(now) => {
-                slot.entry.expiry = expiry;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let touched = live(&mut shard, key, now).map(|slot| slot.entry.expiry = expiry);
+        Ok(touched.is_some())
     }
 
     fn delete(&self, key: &str) -> Result<bool> {
@@ -275,7 +322,7 @@ impl Backend for Locmem {
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
         let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
-        let Some(slot) = shard.get_mut(key).filter(|slot| !slot.entry.expiry.has_passed(now)) else { return Ok(None) };
+        let Some(slot) = live(&mut shard, key, now) else { return Ok(None) };
         let sum = slot.entry.value.counted(key, delta)?;
         slot.entry.value = Value::Integer(sum);
         slot.used = self.0.next_use();
@@ -370,6 +417,19 @@ mod tests {
         store.clear().unwrap();
         assert_eq!(store.0.bytes.load(Ordering::Relaxed), 0);
         assert_eq!(store.0.entries.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_value_that_grows_makes_room_but_not_at_its_own_cost() {
+        let store = Locmem::new(Options::new().max_entries(20), 10_000);
+        let (ticket, large) = (Value::Integer(7), Value::Bytes(Bytes::from(vec![1; 5000])));
+        assert!(store.add("key0", &ticket, Expiry::Never).unwrap());
+        fill(&store, 1..20);
+        store.set("key19", &large, Expiry::Never).unwrap();
+        assert_eq!(count(&store, 0..20), 20, "there was room");
+        assert!(store.replace("key0", &ticket, &large, Expiry::Never).unwrap());
+        assert!(store.0.bytes.load(Ordering::Relaxed) <= 10_000);
+        assert_eq!(store.get("key0").unwrap().map(|entry| entry.value), Some(large));
     }
 
     #[test]

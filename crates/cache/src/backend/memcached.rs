@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | shared | by all processes that reach the servers |
 //! | survives a restart | of the application, not of memcached |
-//! | atomic `add`, `incr` | yes, by the server |
+//! | atomic `add`, `replace`, `incr` | yes, by the server, unless it runs with `-C` |
 //! | eviction | by the server, least recently used first, when its memory is full |
 //! | key limit | 250 bytes, no white space, no control characters |
 //! | value limit | 1 MiB with key and item header, unless memcached runs with `-I` |
@@ -19,7 +19,7 @@
 //! | | [`Driver::Meta`] | `Driver::R2d2` |
 //! | --- | --- | --- |
 //! | protocol, memcached | meta, 1.6 and later | binary, any |
-//! | round trips | one for each method, however many keys | one; `set_many`, `delete_many` one for each key, `touch` and `incr` two |
+//! | round trips | one for each method, however many keys; to replace two | one; `set_many`, `add_many`, `delete_many` one for each key, `touch` and `incr` two, to replace two and one for each further key |
 //! | transports | TCP | TCP, Unix sockets, TLS, user and password |
 //!
 //! All processes of a cache use the same driver: `touch` keeps the expiry in different places.
@@ -37,7 +37,7 @@ use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Backend, Capabilities, Entry, Sharing, Stats, Value, guarded::Guarded};
+use super::{Backend, Capabilities, Entry, Replacement, Sharing, Stats, Value, guarded::Guarded};
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, Result},
@@ -65,6 +65,14 @@ const DEFAULT_CONNECTIONS: u32 = 64;
 
 /// memcached, doc/protocol.txt, "Expiration times": a larger number is a moment, not a duration.
 const MAX_RELATIVE_SECS: u64 = 60 * 60 * 24 * 30;
+
+/// A moment that has passed on every server: the end of January 1970.
+#[cfg(feature = "memcached-r2d2")]
+const PASSED: u32 = 60 * 60 * 24 * 30 + 1;
+
+/// Why a server that runs with `-C` cannot replace: without numbers for compare-and-swap it would replace whatever is
+/// there.
+const WITHOUT_CAS: &str = "it runs without compare-and-swap; start memcached without -C";
 
 /// The last moment that memcached's parser takes: it reads the number as `int32_t`.
 const MAX_MOMENT_SECS: u64 = i32::MAX as u64;
@@ -325,6 +333,7 @@ impl Memcached {
         let servers = addresses.iter().map(server).collect::<Result<Arc<[_]>>>()?;
         Ok(Memcached { servers, max_value_bytes: settings.max_value_bytes, clock: settings.clock })
     }
+
     fn server_for(&self, key: &str) -> &Guarded<dyn Backend> {
         &self.servers[self.position_for(key)].guarded
     }
@@ -343,6 +352,29 @@ impl Memcached {
         groups
     }
 
+    /// Asks each server for those of the items that fit and belong to it, and tells for which items it says yes.
+    fn each_group<T: Clone>(
+        &self,
+        items: &[T],
+        key_of: impl Fn(&T) -> &str,
+        fits: impl Fn(&T) -> bool,
+        ask: impl Fn(&Guarded<dyn Backend>, &[T]) -> Result<Vec<bool>>,
+    ) -> Result<Vec<bool>> {
+        let mut done = vec![false; items.len()];
+        let mut outcome = Outcome::default();
+        for (server, mut positions) in self.partition(items.iter().map(key_of)) {
+            positions.retain(|position| fits(&items[*position]));
+            if positions.is_empty() {
+                continue;
+            }
+            let group: Vec<T> = positions.iter().map(|position| items[*position].clone()).collect();
+            for (position, yes) in positions.into_iter().zip(outcome.of(ask(server, &group)).unwrap_or_default()) {
+                done[position] = yes;
+            }
+        }
+        outcome.unless_all_failed(done)
+    }
+
     /// Refuses a value that memcached would refuse, before it is sent.
     fn check_size(&self, key: &str, value: &Value) -> Result<()> {
         let bytes = value.len() + usize::from(encode(value).1 & QUOTED != 0);
@@ -351,6 +383,12 @@ impl Memcached {
         }
         Err(Error::ValueTooLarge { key: key.to_owned(), bytes, limit: self.max_value_bytes })
     }
+}
+
+/// A refusal by a server. memcached does not say what it takes, only that this is more.
+fn too_large(key: &str, value: &Value, max_value_bytes: usize) -> Error {
+    let bytes = value.len();
+    Error::ValueTooLarge { key: key.to_owned(), bytes, limit: bytes.saturating_sub(1).min(max_value_bytes) }
 }
 
 /// What holds for all servers, whichever driver asks them.
@@ -389,6 +427,13 @@ impl Backend for Memcached {
             return Ok(server.get(key)?.is_none());
         }
         server.add(key, value, expiry)
+    }
+
+    /// A server that takes less than the settings say drops the old value with the one that it refuses.
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        check_key(key)?;
+        self.check_size(key, new)?;
+        self.server_for(key).replace(key, old, new, expiry)
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
@@ -457,6 +502,24 @@ impl Backend for Memcached {
         outcome.unless_all_failed(failed)
     }
 
+    /// What belongs to a server that is down is not added; it is an error if all servers asked are down.
+    fn add_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<bool>> {
+        items.iter().try_for_each(|(key, _)| check_key(key))?;
+        if expiry.has_passed(self.clock.now()) {
+            let keys: Vec<&str> = items.iter().map(|(key, _)| *key).collect();
+            return Ok(self.get_many(&keys)?.iter().map(Option::is_none).collect());
+        }
+        let fits = |(key, value): &(&str, Value)| self.check_size(key, value).is_ok();
+        self.each_group(items, |(key, _)| key, fits, |server, items| server.add_many(items, expiry))
+    }
+
+    /// What belongs to a server that is down is not replaced; it is an error if all servers asked are down.
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        items.iter().try_for_each(|item| check_key(item.key))?;
+        let fits = |item: &Replacement<'_>| self.check_size(item.key, item.new).is_ok();
+        self.each_group(items, |item| item.key, fits, |server, items| server.replace_many(items))
+    }
+
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
         keys.iter().try_for_each(|key| check_key(key))?;
         let mut results = Vec::new();
@@ -467,11 +530,20 @@ impl Backend for Memcached {
         results.into_iter().sum()
     }
 
-    /// Returns what each server counts; the names start with its address if there are several.
+    /// Each server is a part.
+    fn parts(&self) -> usize {
+        self.servers.len()
+    }
+
+    fn part_of(&self, key: &str) -> usize {
+        self.position_for(key)
+    }
+
     fn maintain(&self) {
         self.servers.iter().for_each(|server| server.guarded.maintain());
     }
 
+    /// Returns what each server counts; the names start with its address if there are several.
     fn stats(&self) -> Result<Stats> {
         let mut stats = Stats::new();
         let mut outcome = Outcome::default();

@@ -3,6 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 #![expect(missing_docs, reason = "the name of a case says what it proves")]
 
+mod replacing;
+
+pub use replacing::*;
+
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,

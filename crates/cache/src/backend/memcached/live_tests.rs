@@ -34,6 +34,9 @@ on_every_driver! {
     an_expiry_that_has_passed_removes_the_value
     a_value_that_is_too_large_takes_the_old_one_with_it
     a_server_that_takes_less_than_we_think_says_so
+    a_replacement_that_the_server_refuses_does_not_hide_the_others
+    a_server_without_cas_refuses_to_replace
+    what_looks_like_a_number_is_no_counter_when_it_is_replaced
     the_largest_value_fits_with_the_longest_key
     a_restart_is_survived
     a_stopped_server_fails_at_once_and_is_not_served_stale
@@ -179,6 +182,13 @@ fn many_keys_go_together(driver: Driver) {
         let expected = (*key != "missing").then(|| text(key));
         assert_eq!(entry.as_ref().map(|entry| entry.value.clone()), expected);
     }
+    assert_eq!(store.parts(), 2);
+    assert!(keys.iter().any(|key| store.part_of(key) == 1) && keys.iter().any(|key| store.part_of(key) == 0));
+    let replacements: Vec<_> =
+        items.iter().map(|(key, old)| Replacement { key, old, new: &ONE, expiry: after(60) }).collect();
+    assert_eq!(store.replace_many(&replacements).unwrap(), vec![true; keys.len()]);
+    assert_eq!(store.replace_many(&replacements).unwrap(), vec![false; keys.len()]);
+    assert_eq!(store.add_many(&items, after(60)).unwrap(), vec![false; keys.len()]);
     assert_eq!(store.delete_many(&asked).unwrap(), keys.len());
     assert!(store.get_many(&keys).unwrap().iter().all(Option::is_none));
     assert_eq!(store.get_many(&[]).unwrap(), []);
@@ -249,6 +259,47 @@ fn a_server_that_takes_less_than_we_think_says_so(driver: Driver) {
     assert_eq!(store.set_many(&items, Expiry::Never).unwrap(), [1]);
     assert_eq!(value(&store, "k"), None);
     assert_eq!(store.get_many(&["a", "b"]).unwrap().iter().flatten().count(), 2);
+}
+
+fn a_replacement_that_the_server_refuses_does_not_hide_the_others(driver: Driver) {
+    let server = MemcachedServer::start_with(&["-I", "512k"]);
+    let store = connect(driver, &[server.address()]);
+    let large = Value::Bytes(vec![b'x'; 600_000].into());
+    let old = text("old");
+    let set = || ["a", "b", "c"].map(|key| store.set(key, &old, after(60)).unwrap());
+    set();
+    assert!(matches!(store.replace("b", &old, &large, after(60)), Err(Error::ValueTooLarge { .. })));
+    set();
+    let items = [("a", &ONE), ("b", &large), ("c", &ONE)];
+    let items = items.map(|(key, new)| Replacement { key, old: &old, new, expiry: after(60) });
+    let replaced = store.replace_many(&items).unwrap();
+    assert_eq!(replaced[..2], [true, false]);
+    assert_eq!(value(&store, "c"), Some(ONE));
+    assert_ne!(value(&store, "b"), Some(large.clone()));
+    let added = store.add_many(&[("d", ONE), ("e", large), ("f", ONE)], after(60)).unwrap();
+    assert_eq!(added[..2], [true, false]);
+    assert_eq!(store.get_many(&["d", "e", "f"]).unwrap().iter().flatten().count(), 2);
+}
+
+fn a_server_without_cas_refuses_to_replace(driver: Driver) {
+    let server = MemcachedServer::start_with(&["-C"]);
+    let store = connect(driver, &[server.address()]);
+    store.set("k", &ONE, after(60)).unwrap();
+    let error = store.replace("k", &ONE, &text("new"), after(60)).unwrap_err();
+    assert!(crate::error::Causes(&error).to_string().contains("start memcached without -C"), "{error:?}");
+    assert_eq!(value(&store, "k"), Some(ONE));
+}
+
+fn what_looks_like_a_number_is_no_counter_when_it_is_replaced(driver: Driver) {
+    let (_server, store) = start(driver);
+    let stored = encode_counter(5).to_string();
+    for bytes in ["5", &stored, &format!("'{stored}")] {
+        store.set("k", &Value::Integer(5), after(60)).unwrap();
+        assert!(!store.replace("k", &text(bytes), &text("new"), after(60)).unwrap());
+        store.set("k", &text(bytes), after(60)).unwrap();
+        assert!(!store.replace("k", &Value::Integer(5), &text("new"), after(60)).unwrap());
+        assert!(store.replace("k", &text(bytes), &text("new"), after(60)).unwrap());
+    }
 }
 
 fn the_largest_value_fits_with_the_longest_key(driver: Driver) {
@@ -325,6 +376,13 @@ fn of_two_servers_the_living_goes_on(driver: Driver) {
     assert!(living.iter().all(|key| store.get(key).unwrap().is_some()));
     assert!(dead.iter().all(|key| store.get(key).is_err()));
     assert_eq!(store.set_many(&items, Expiry::Never).unwrap().len(), dead.len());
+    let two = Value::Integer(2);
+    let replacements: Vec<_> =
+        items.iter().map(|(key, old)| Replacement { key, old, new: &two, expiry: Expiry::Never }).collect();
+    let replaced = store.replace_many(&replacements).unwrap();
+    assert!(keys.iter().zip(replaced).all(|(key, replaced)| replaced == living.contains(key)));
+    assert!(store.replace(dead[0], &ONE, &two, Expiry::Never).unwrap_err().is_outage());
+    assert!(store.add_many(&[(dead[0], ONE)], Expiry::Never).unwrap_err().is_outage(), "nobody was there to answer");
     assert!(store.delete_many(&keys).unwrap_err().is_outage(), "whoever deletes learns that it is not done");
     assert!(living.iter().all(|key| store.get(key).unwrap().is_none()), "but the living server was told");
     assert!(store.stats().unwrap().iter().any(|(_, value)| value == "not available"));

@@ -11,13 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memcache::exp::{Arithmetic, Delete, Error as MetaError, Get, GetResult, Meta, MetaClient, MutationStatus, Set};
+use memcache::exp::{
+    Arithmetic, Delete, Error as MetaError, Get, GetResult, Meta, MetaClient, MutationStatus, Op, OpResult, Set,
+};
 
 use super::{
-    Address, Backend, Capabilities, Entry, Expiry, STATS, Settings, Stats, Value, capabilities, decode, decode_counter,
-    encode, exptime, label,
+    Address, Backend, Capabilities, Entry, Expiry, Replacement, STATS, Settings, Stats, Value, WITHOUT_CAS,
+    capabilities, decode, decode_counter, encode, exptime, label, too_large,
 };
 use crate::{
+    backend::unless_too_large,
     clock::Clock,
     error::{Error, Result},
 };
@@ -131,18 +134,61 @@ impl Server {
         Some(Set::new(key, payload).client_flags(flags).ttl_raw(exptime))
     }
 
+    /// Returns the number for compare-and-swap of an item if it holds this value.
+    fn cas_of(&self, found: GetResult, value: &Value) -> Result<Option<u64>> {
+        if !found.hit() || found.is_stale() {
+            return Ok(None);
+        }
+        let stored = found.value.and_then(|payload| decode(payload, found.client_flags.unwrap_or(0)));
+        match found.item.cas {
+            _ if stored.as_ref() != Some(value) => Ok(None),
+            None | Some(0) => Err(Error::unavailable(&self.label, WITHOUT_CAS)),
+            cas => Ok(cas),
+        }
+    }
+
+    /// Reads all items in one exchange, and replaces those that are as they were in another.
+    fn swap(&self, items: &[Replacement<'_>]) -> Result<Vec<Result<bool, MetaError>>> {
+        let client = &self.connected()?.client;
+        let reads = items.iter().map(|item| Get::new(item.key).meta(Meta::NONE.cas()));
+        let found = client.run_many(reads).map_err(|error| self.failed(error))?;
+        let mut replaced: Vec<_> = items.iter().map(|_| Ok(false)).collect();
+        let (mut positions, mut commands) = (Vec::new(), Vec::new());
+        for (position, (item, found)) in items.iter().zip(found).enumerate() {
+            let Some(cas) = self.cas_of(found.map_err(|error| self.failed(error))?, item.old)? else { continue };
+            positions.push(position);
+            commands.push(match self.store(item.key, item.new, item.expiry) {
+                Some(set) => Op::from(set.compare_cas(cas)),
+                None => Op::from(Delete::new(item.key).compare_cas(cas)),
+            });
+        }
+        let results = client.run_batch(commands).map_err(|error| self.failed(error))?;
+        let applied = |result: OpResult| result.as_mutation().is_some_and(|mutation| mutation.applied());
+        for (position, result) in positions.into_iter().zip(results) {
+            replaced[position] = result.map(applied);
+        }
+        Ok(replaced)
+    }
+
+    /// Reads the answer to one command of a batch.
+    ///
+    /// The client gives the refusal of one value to all that came after it, so those are sent `again`. What did get
+    /// there the first time then counts as not done.
+    fn done(&self, answer: Result<bool, MetaError>, again: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        match answer {
+            Ok(done) => Ok(done),
+            Err(error) if is_too_large(&error) => unless_too_large(again()),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
     /// Turns the refusal of a value into the error of the caller, and removes what the value should have replaced.
     fn refused(&self, key: &str, value: &Value, error: MetaError) -> Error {
         if !is_too_large(&error) {
             return self.failed(error);
         }
         match self.delete(key) {
-            // memcached does not say what it takes, only that this is more.
-            Ok(_) => Error::ValueTooLarge {
-                key: key.to_owned(),
-                bytes: value.len(),
-                limit: value.len().saturating_sub(1).min(self.max_value_bytes),
-            },
+            Ok(_) => too_large(key, value, self.max_value_bytes),
             Err(error) => error,
         }
     }
@@ -209,6 +255,14 @@ impl Backend for Server {
         }
     }
 
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        match self.swap(&[Replacement { key, old, new, expiry }])?.pop() {
+            Some(Err(error)) if is_too_large(&error) => Err(too_large(key, new, self.max_value_bytes)),
+            Some(replaced) => replaced.map_err(|error| self.failed(error)),
+            None => Ok(false),
+        }
+    }
+
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
         let Some(exptime) = exptime(expiry, self.clock.now()) else { return self.delete(key) };
         let touched = self.connected()?.client.run(Get::new(key).without_value().touch_raw(exptime));
@@ -264,7 +318,7 @@ impl Backend for Server {
         let mut failed = Vec::new();
         let mut start = 0;
         while start < items.len() {
-            let batch = &items[start..start + batch_length(&items[start..])];
+            let batch = batch_of(&items[start..], |(_, value)| value.len());
             let sets: Option<Vec<Set>> = batch.iter().map(|(key, value)| self.store(key, value, expiry)).collect();
             let Some(sets) = sets else {
                 let keys: Vec<&str> = items.iter().map(|(key, _)| *key).collect();
@@ -286,6 +340,37 @@ impl Backend for Server {
             start += batch.len();
         }
         Ok(failed)
+    }
+
+    fn add_many(&self, items: &[(&str, Value)], expiry: Expiry) -> Result<Vec<bool>> {
+        let mut added = Vec::with_capacity(items.len());
+        while added.len() < items.len() {
+            let batch = batch_of(&items[added.len()..], |(_, value)| value.len());
+            let adds: Option<Vec<Set>> =
+                batch.iter().map(|(key, value)| Some(self.store(key, value, expiry)?.add())).collect();
+            let Some(adds) = adds else {
+                let keys: Vec<&str> = items[added.len()..].iter().map(|(key, _)| *key).collect();
+                added.extend(self.get_many(&keys)?.iter().map(Option::is_none));
+                break;
+            };
+            let results = self.connected()?.client.run_many(adds).map_err(|error| self.failed(error))?;
+            for ((key, value), result) in batch.iter().zip(results) {
+                let answer = result.map(|result| result.applied());
+                added.push(self.done(answer, || self.add(key, value, expiry))?);
+            }
+        }
+        Ok(added)
+    }
+
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        let mut replaced = Vec::with_capacity(items.len());
+        while replaced.len() < items.len() {
+            let batch = batch_of(&items[replaced.len()..], |item| item.old.len().max(item.new.len()));
+            for (item, answer) in batch.iter().zip(self.swap(batch)?) {
+                replaced.push(self.done(answer, || self.replace(item.key, item.old, item.new, item.expiry))?);
+            }
+        }
+        Ok(replaced)
     }
 
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
@@ -312,14 +397,14 @@ impl Backend for Server {
     }
 }
 
-/// Returns how many of the items go into one exchange: at least one.
-fn batch_length(items: &[(&str, Value)]) -> usize {
+/// Returns the first of the items, as many as go into one exchange: at least one.
+fn batch_of<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> &[T] {
     let mut bytes = 0;
-    let fitting = items.iter().take(BATCH_KEYS).take_while(|(_, value)| {
-        bytes += value.len();
+    let fitting = items.iter().take(BATCH_KEYS).take_while(|item| {
+        bytes += bytes_of(item);
         bytes <= BATCH_BYTES
     });
-    fitting.count().max(1)
+    &items[..fitting.count().max(1)]
 }
 
 fn is_too_large(error: &MetaError) -> bool {

@@ -29,10 +29,11 @@ use r2d2_memcache::{
 use scheduled_thread_pool::ScheduledThreadPool;
 
 use super::{
-    Address, Backend, COUNTER, Capabilities, Entry, Expiry, QUOTED, STATS, Settings, Stats, Value, capabilities,
-    decode, encode, exptime, label,
+    Address, Backend, COUNTER, Capabilities, Entry, Expiry, PASSED, QUOTED, Replacement, STATS, Settings, Stats, Value,
+    WITHOUT_CAS, capabilities, decode, encode, exptime, label, too_large,
 };
 use crate::{
+    backend::unless_too_large,
     clock::{Clock, Timestamp},
     error::{Error, Result, Source},
 };
@@ -259,26 +260,38 @@ impl Server {
 
     /// Replaces an item that nobody changed meanwhile; tells whether it did.
     fn swap(&self, key: &str, value: &Value, expiry: Expiry, cas: Option<u64>) -> Result<bool> {
-        let Some(exptime) = exptime(expiry, self.clock.now()) else { return self.delete(key) };
-        let Some(cas) = cas else { return Err(Error::unavailable(&self.label, "the server runs without CAS")) };
-        let swapped = self.once(|client| client.cas(key, Payload::new(value, expiry), exptime, cas));
-        swapped.map_err(|failure| self.failed(failure))
+        let exptime = exptime(expiry, self.clock.now()).unwrap_or(PASSED);
+        let Some(cas) = cas.filter(|cas| *cas != 0) else {
+            return Err(Error::unavailable(&self.label, WITHOUT_CAS));
+        };
+        match self.once(|client| client.cas(key, Payload::new(value, expiry), exptime, cas)) {
+            Err(Failure::Refused(CommandError::ValueTooLarge)) => Err(too_large(key, value, self.max_value_bytes)),
+            swapped => swapped.map_err(|failure| self.failed(failure)),
+        }
+    }
+
+    /// Replaces an item if it holds this value.
+    fn swap_if(&self, found: Option<Item>, item: &Replacement<'_>) -> Result<bool> {
+        let Some(found) = found else { return Ok(false) };
+        let cas = found.2;
+        let is_same = self.entry(found).is_some_and(|entry| entry.value == *item.old);
+        if is_same { self.swap(item.key, item.new, item.expiry, cas) } else { Ok(false) }
     }
 
     fn too_many_writers(&self) -> Error {
         Error::unavailable(&self.label, "others changed the value each time it was read")
     }
 
-    fn too_large(&self, key: &str, value: &Value) -> Error {
+    /// Turns the refusal of a value into the error of the caller, and removes what the value should have replaced.
+    fn refused(&self, key: &str, value: &Value) -> Error {
         match self.delete(key) {
-            // memcached does not say what it takes, only that this is more.
-            Ok(_) => Error::ValueTooLarge {
-                key: key.to_owned(),
-                bytes: value.len(),
-                limit: value.len().saturating_sub(1).min(self.max_value_bytes),
-            },
+            Ok(_) => too_large(key, value, self.max_value_bytes),
             Err(error) => error,
         }
+    }
+
+    fn items(&self, keys: &[&str]) -> Result<HashMap<String, Item>> {
+        self.repeatable(|client| client.gets::<Item>(keys)).map_err(|failure| self.failed(failure))
     }
 }
 
@@ -294,7 +307,7 @@ impl Backend for Server {
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
         let Some(exptime) = exptime(expiry, self.clock.now()) else { return self.delete(key).map(drop) };
         match self.repeatable(|client| client.set(key, Payload::new(value, expiry), exptime)) {
-            Err(Failure::Refused(CommandError::ValueTooLarge)) => Err(self.too_large(key, value)),
+            Err(Failure::Refused(CommandError::ValueTooLarge)) => Err(self.refused(key, value)),
             result => result.map_err(|failure| self.failed(failure)),
         }
     }
@@ -304,9 +317,13 @@ impl Backend for Server {
         match self.once(|client| client.add(key, Payload::new(value, expiry), exptime)) {
             Ok(()) => Ok(true),
             Err(Failure::Refused(CommandError::KeyExists)) => Ok(false),
-            Err(Failure::Refused(CommandError::ValueTooLarge)) => Err(self.too_large(key, value)),
+            Err(Failure::Refused(CommandError::ValueTooLarge)) => Err(self.refused(key, value)),
             Err(failure) => Err(self.failed(failure)),
         }
+    }
+
+    fn replace(&self, key: &str, old: &Value, new: &Value, expiry: Expiry) -> Result<bool> {
+        self.swap_if(self.item(key)?, &Replacement { key, old, new, expiry })
     }
 
     fn touch(&self, key: &str, expiry: Expiry) -> Result<bool> {
@@ -349,8 +366,7 @@ impl Backend for Server {
     fn get_many(&self, keys: &[&str]) -> Result<Vec<Option<Entry>>> {
         let mut entries = Vec::with_capacity(keys.len());
         for keys in keys.chunks(BATCH_KEYS) {
-            let found = self.repeatable(|client| client.gets::<Item>(keys));
-            let mut found: HashMap<String, Item> = found.map_err(|failure| self.failed(failure))?;
+            let mut found = self.items(keys)?;
             for (position, key) in keys.iter().enumerate() {
                 // A key that comes again later is still needed.
                 let item =
@@ -380,6 +396,18 @@ impl Backend for Server {
         let keys: Vec<&str> = too_large.iter().map(|position| items[*position].0).collect();
         self.delete_many(&keys)?;
         Ok(too_large)
+    }
+
+    fn replace_many(&self, items: &[Replacement<'_>]) -> Result<Vec<bool>> {
+        let mut replaced = Vec::with_capacity(items.len());
+        for items in items.chunks(BATCH_KEYS) {
+            let keys: Vec<&str> = items.iter().map(|item| item.key).collect();
+            let mut found = self.items(&keys)?;
+            for item in items {
+                replaced.push(unless_too_large(self.swap_if(found.remove(item.key), item))?);
+            }
+        }
+        Ok(replaced)
     }
 
     fn delete_many(&self, keys: &[&str]) -> Result<usize> {
