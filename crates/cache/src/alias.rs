@@ -1,21 +1,38 @@
 //! One alias of the settings: a store with its keys, default timeout, tags and counts.
 //!
-//! Works on stored values, not on types: `codec` encodes and decodes around it. All methods may block
-//! where the store does.
+//! Works on stored values, not on types: `codec` encodes and decodes around it. All methods may block where the store
+//! does. `alias/find.rs` looks up, `alias/ticket.rs` loads, this file has the other verbs.
 
-use std::time::{Duration, Instant};
+mod find;
+mod ticket;
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+pub(crate) use self::{
+    find::{Found, Hit, State},
+    ticket::{Basis, Claim, Claimed, Finished, Tickets},
+};
 use crate::{
-    backend::{Backend, Capabilities, Entry, Stats, Value},
+    backend::{Backend, Capabilities, Stats, Value},
+    chance::Chance,
     clock::Clock,
     codec::{Content, pack_integer},
-    envelope::{Codec, Envelope, TagVersion},
+    envelope::{Codec, Envelope, MAX_TAG_BYTES, MAX_TAGS, Payload, TagList, TagVersion},
     error::{Error, Result},
-    events::{self, Journal, MissReason},
+    events::{Journal, MissReason},
+    generation::Generations,
     key::{Key, KeySpace},
+    load::LoadOptions,
     tags::{self, Remembered},
     timeout::{Expiry, Timeout},
 };
+
+/// How often a value is read and replaced again because others are faster. Each of them got on by one.
+const MAX_ROUNDS: usize = 100;
 
 #[derive(Debug)]
 pub(crate) struct Alias {
@@ -25,183 +42,145 @@ pub(crate) struct Alias {
     pub(crate) keys: KeySpace,
     pub(crate) version: i64,
     pub(crate) timeout: Timeout,
+    pub(crate) load_options: LoadOptions,
+    pub(crate) compress_above: Option<usize>,
     pub(crate) clock: Clock,
+    pub(crate) chance: Chance,
     pub(crate) journal: Journal,
     pub(crate) remembered: Remembered,
+    pub(crate) generations: Generations,
+    pub(crate) tickets: Tickets,
+    /// Tags whose invalidation was told to some servers and not to others.
+    pub(crate) half_told: Mutex<BTreeSet<String>>,
 }
 
-/// A look-up with the time it took, if anybody wants to know.
-#[derive(Debug)]
-pub(crate) struct Lookup {
-    pub(crate) result: Result<Content, MissReason>,
-    pub(crate) took: Option<Duration>,
+/// How a value is kept.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Keep {
+    pub(crate) timeout: Timeout,
+    /// How long after its timeout it is kept as stale.
+    pub(crate) stale_for: Duration,
+    /// By how much of itself the timeout may be lengthened.
+    pub(crate) jitter: f64,
+    pub(crate) tags: Vec<TagVersion>,
+    pub(crate) cost: Duration,
 }
 
 impl Alias {
-    pub(crate) fn look_up(&self, key: &Key<'_>, version: i64) -> Result<Lookup> {
-        let started = events::are_timed().then(Instant::now);
-        let final_key = self.keys.final_key(key, version)?;
-        let result = match self.store.get(&final_key) {
-            Ok(Some(entry)) => self.open(key, entry)?,
-            Ok(None) => Err(MissReason::Absent),
-            Err(error) if error.is_outage() => Err(MissReason::Unavailable),
-            Err(error) => return Err(error),
-        };
-        Ok(Lookup { result, took: started.map(|started| started.elapsed()) })
-    }
-
-    pub(crate) fn look_up_many(&self, keys: &[Key<'_>], version: i64) -> Result<Vec<Lookup>> {
-        let started = events::are_timed().then(Instant::now);
-        let final_keys = self.final_keys(keys, version)?;
-        let key_refs: Vec<&str> = final_keys.iter().map(String::as_str).collect();
-        let entries = match self.store.get_many(&key_refs) {
-            Err(error) if error.is_outage() => {
-                let missed = || Lookup { result: Err(MissReason::Unavailable), took: None };
-                return Ok(keys.iter().map(|_| missed()).collect());
-            }
-            entries => entries?,
-        };
-        let took = started.map(|started| started.elapsed());
-        let opened = keys.iter().zip(entries).map(|(key, entry)| match entry {
-            Some(entry) => self.open(key, entry),
-            None => Ok(Err(MissReason::Absent)),
-        });
-        opened.map(|result| Ok(Lookup { result: result?, took })).collect()
-    }
-
-    /// Reads an entry and checks its tags.
-    fn open(&self, key: &Key<'_>, entry: Entry) -> Result<Result<Content, MissReason>> {
-        let stored = match entry.value {
-            Value::Integer(number) => return Ok(Ok(Content::Integer(number))),
-            Value::Bytes(bytes) => bytes,
-        };
-        // Memory of this process does not rot on the way.
-        let envelope = match Envelope::decode(&stored, self.capabilities.blocking) {
-            Ok(envelope) => envelope,
-            Err(why) => return Ok(Err(MissReason::Unreadable(why))),
-        };
-        if let Some(reason) = self.stale_tag(&envelope.tags)? {
-            return Ok(Err(reason));
-        }
-        // Another process may have stored it, perhaps before this one started.
-        if self.capabilities.blocking {
-            self.remember(key, &envelope.tags);
-        }
-        Ok(Ok(Content::Payload(envelope.codec, envelope.payload)))
-    }
-
-    fn stale_tag(&self, tags: &[TagVersion]) -> Result<Option<MissReason>> {
-        if tags.is_empty() {
-            return Ok(None);
-        }
-        let keys = self.tag_keys(tags.iter().map(|tag| tag.name.as_str()))?;
-        match tags::first_changed(&*self.store, tags, &keys) {
-            Ok(changed) => Ok(changed.map(MissReason::TagChanged)),
-            Err(error) if error.is_outage() => Ok(Some(MissReason::Unavailable)),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Reads the versions of tags, before the value that shall carry them is computed.
     pub(crate) fn tag_versions(&self, names: &[String]) -> Result<Vec<TagVersion>> {
         if names.is_empty() || !self.capabilities.stores {
             return Ok(Vec::new());
         }
+        check_tags(names)?;
         let keys = self.tag_keys(names.iter().map(String::as_str))?;
         tags::versions(&*self.store, names, &keys)
     }
 
-    pub(crate) fn put(
-        &self,
-        key: &Key<'_>,
-        version: i64,
-        content: &Content,
-        timeout: Timeout,
-        tags: Vec<TagVersion>,
-        cost: Duration,
-    ) -> Result<()> {
+    pub(crate) fn put(&self, key: &Key<'_>, version: i64, content: &Content, keep: &Keep) -> Result<()> {
         let final_key = self.keys.final_key(key, version)?;
-        let Some(expiry) = self.expiry(timeout) else {
-            return self.store.delete(&final_key).map(drop);
+        let Some(until) = self.until(keep) else { return self.store.delete(&final_key).map(drop) };
+        let generation = match self.generation(&final_key) {
+            Ok(generation) => generation,
+            Err(error) => return Err(self.put_failed(key, version, error)),
         };
-        let value = self.seal(content, tags.clone(), cost);
-        let result = self.store.set(&final_key, &value, expiry);
-        self.report(key, content, cost, &result);
-        if result.is_ok() {
-            self.remember(key, &tags);
+        let value = self.seal(content, keep, until, generation);
+        let result = self.store.set(&final_key, &value, until.kept);
+        match &result {
+            Ok(()) => self.stored(key, content, &value, keep),
+            Err(error) => self.journal.not_stored(key, error),
         }
         result
     }
 
-    pub(crate) fn add(
-        &self,
-        key: &Key<'_>,
-        version: i64,
-        content: &Content,
-        timeout: Timeout,
-        tags: Vec<TagVersion>,
-        cost: Duration,
-    ) -> Result<bool> {
+    /// Removes what a value should have replaced that could not even be made ready.
+    pub(crate) fn put_failed(&self, key: &Key<'_>, version: i64, error: Error) -> Error {
+        let deleted = self.keys.final_key(key, version).and_then(|final_key| self.store.delete(&final_key));
+        self.journal.not_stored(key, &error);
+        deleted.err().unwrap_or(error)
+    }
+
+    /// Stores a value if the key is missing. An entry that is of no use any more counts as missing.
+    pub(crate) fn add(&self, key: &Key<'_>, version: i64, content: &Content, keep: &Keep) -> Result<bool> {
         let final_key = self.keys.final_key(key, version)?;
-        let Some(expiry) = self.expiry(timeout) else {
-            return self.store.get(&final_key).map(|entry| entry.is_none());
+        let Some(until) = self.until(keep) else {
+            return Ok(!matches!(self.find(key, version, &[])?.state, State::Fresh(_)));
         };
-        let value = self.seal(content, tags.clone(), cost);
-        let mut result = self.store.add(&final_key, &value, expiry);
-        // An entry that cannot be used any more counts as missing, so it must not stand in the way. Two callers who
-        // find the same one may both replace it; where that matters, do not give the key tags.
-        if matches!(result, Ok(false)) {
-            match self.look_up(key, version)?.result {
-                Err(MissReason::TagChanged(_) | MissReason::Unreadable(_)) => {
-                    self.store.delete(&final_key)?;
-                    result = self.store.add(&final_key, &value, expiry);
-                }
-                Err(MissReason::Unavailable) => return Err(self.unavailable()),
-                Ok(_) | Err(_) => {}
+        let value = self.seal(content, keep, until, self.generation(&final_key)?);
+        let mut added = self.store.add(&final_key, &value, until.kept);
+        for _ in 0..MAX_ROUNDS {
+            if !matches!(added, Ok(false)) {
+                break;
             }
+            let found = self.find(key, version, &[])?;
+            added = match (found.state, found.seen) {
+                (State::Fresh(_), _) => return Ok(false),
+                (State::Missing(MissReason::Unavailable), _) => Err(self.unavailable()),
+                (_, Some(old)) => self.store.replace(&final_key, &old, &value, until.kept),
+                (_, None) => self.store.add(&final_key, &value, until.kept),
+            };
         }
-        if !matches!(result, Ok(false)) {
-            self.report(key, content, cost, &result);
+        match &added {
+            Ok(true) => self.stored(key, content, &value, keep),
+            Ok(false) => {}
+            Err(error) => self.journal.not_stored(key, error),
         }
-        if matches!(result, Ok(true)) {
-            self.remember(key, &tags);
-        }
-        result
+        added
     }
 
-    pub(crate) fn put_many(
-        &self,
-        items: &[(Key<'_>, Content)],
-        version: i64,
-        timeout: Timeout,
-        tags: &[TagVersion],
-    ) -> Result<Vec<usize>> {
+    pub(crate) fn put_many(&self, items: &[(Key<'_>, Content)], version: i64, keep: &Keep) -> Result<Vec<usize>> {
         let keys: Vec<Key<'_>> = items.iter().map(|(key, _)| key.clone()).collect();
         let final_keys = self.final_keys(&keys, version)?;
         let key_refs: Vec<&str> = final_keys.iter().map(String::as_str).collect();
-        let Some(expiry) = self.expiry(timeout) else {
+        let Some(until) = self.until(keep) else {
             return self.store.delete_many(&key_refs).map(|_| Vec::new());
         };
-        let sealed = items.iter().map(|(_, content)| self.seal(content, tags.to_vec(), Duration::ZERO));
-        let values: Vec<(&str, Value)> = key_refs.iter().copied().zip(sealed).collect();
-        let failed = self.store.set_many(&values, expiry)?;
+        let mut values: Vec<(&str, Value)> = Vec::with_capacity(items.len());
+        for (final_key, (_, content)) in key_refs.iter().zip(items) {
+            let generation = self.generation(final_key).or_else(|error| {
+                self.store.delete_many(&key_refs)?;
+                Err(error)
+            })?;
+            values.push((final_key, self.seal(content, keep, until, generation)));
+        }
+        let failed = self.store.set_many(&values, until.kept)?;
         for (position, (key, content)) in items.iter().enumerate() {
             if failed.contains(&position) {
                 self.journal.not_stored(key, &"the store refused it");
             } else {
-                self.remember(key, tags);
-                self.journal.stored(key, content.len(), Duration::ZERO);
+                self.stored(key, content, &values[position].1, keep);
             }
         }
         Ok(failed)
     }
 
+    /// Gives a value a new timeout. A value that a tag made stale, or that is past its own time, is not brought back.
     pub(crate) fn touch(&self, key: &Key<'_>, version: i64, timeout: Timeout) -> Result<bool> {
         let final_key = self.keys.final_key(key, version)?;
-        match self.expiry(timeout) {
-            Some(expiry) => self.store.touch(&final_key, expiry),
-            None => self.store.delete(&final_key),
+        for _ in 0..MAX_ROUNDS {
+            let found = self.find(key, version, &[])?;
+            let State::Fresh(hit) = found.state else {
+                return match found.state {
+                    State::Missing(MissReason::Unavailable) => Err(self.unavailable()),
+                    _ => Ok(false),
+                };
+            };
+            let Some(seen) = found.seen else { return Ok(false) };
+            let keep = Keep { timeout, stale_for: hit.stale_for(), ..Keep::default() };
+            let Some(until) = self.until(&keep) else { return self.store.delete(&final_key) };
+            let touched = match self.envelope(&seen) {
+                // Replacing a counter would lose what others count meanwhile.
+                None => self.store.touch(&final_key, until.kept)?,
+                Some(old) => {
+                    let new = Envelope { fresh_until: until.fresh, kept_until: until.kept, ..old };
+                    self.store.replace(&final_key, &seen, &Value::Bytes(new.encode()), until.kept)?
+                }
+            };
+            if touched {
+                return Ok(true);
+            }
         }
+        Ok(false)
     }
 
     pub(crate) fn delete(&self, key: &Key<'_>, version: i64, cause: Option<&str>) -> Result<bool> {
@@ -231,15 +210,55 @@ impl Alias {
         result
     }
 
+    /// Makes a value stale, and overtakes whoever is loading it. Tells whether there was one.
+    pub(crate) fn expire(&self, key: &Key<'_>, version: i64, cause: Option<&str>) -> Result<bool> {
+        let expired = self.expire_in_store(key, version);
+        match &expired {
+            Ok(_) => self.journal.expired(key, cause),
+            Err(error) => self.journal.invalidation_failed(key, cause, error),
+        }
+        expired
+    }
+
+    fn expire_in_store(&self, key: &Key<'_>, version: i64) -> Result<bool> {
+        let final_key = self.keys.final_key(key, version)?;
+        for _ in 0..MAX_ROUNDS {
+            let expired = self.store.get(&final_key).and_then(|entry| {
+                let Some(entry) = entry else { return Ok(Some(false)) };
+                let old = self.envelope(&entry.value).filter(|envelope| envelope.payload.is_some());
+                // Without an envelope there is no room for the mark.
+                let Some(old) = old else { return self.store.delete(&final_key).map(Some) };
+                let (now, kept_until) = (self.clock.now(), old.kept_until);
+                let fresh_until = if old.fresh_until.has_passed(now) { old.fresh_until } else { Expiry::At(now) };
+                let new = Envelope { fresh_until, expired: true, ticket: None, ..old };
+                let new = Value::Bytes(new.encode());
+                let replaced = self.store.replace(&final_key, &entry.value, &new, kept_until)?;
+                Ok(replaced.then_some(true))
+            });
+            match expired {
+                Ok(None) => {}
+                Ok(Some(was_there)) => return Ok(was_there),
+                Err(error) => {
+                    // What cannot be marked is removed, now or when the store answers again.
+                    self.store.delete(&final_key)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.store.delete(&final_key)
+    }
+
     /// Makes every entry that carries one of these tags stale.
     pub(crate) fn invalidate_tags(&self, names: &[String], cause: Option<&str>) -> Result<()> {
-        let keys = self.tag_keys(names.iter().map(String::as_str))?;
-        let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
-        let result = self.store.delete_many(&key_refs);
+        check_tags(names)?;
+        let result = self.tell_of_tags(names);
+        if result.is_err() {
+            self.half_told().extend(names.iter().cloned());
+        }
         for name in names {
             let key = Key::tag(name);
             match &result {
-                Ok(_) => {
+                Ok(()) => {
                     let removed = self.remembered.take(name);
                     let labels = removed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
                     self.journal.invalidated(&key, cause, removed.len(), (!labels.is_empty()).then_some(&*labels));
@@ -247,12 +266,47 @@ impl Alias {
                 Err(error) => self.journal.invalidation_failed(&key, cause, error),
             }
         }
-        result.map(drop)
+        result
+    }
+
+    /// The mark goes first: a load that sees the new version of a tag must also see that some tag was invalidated.
+    fn tell_of_tags(&self, names: &[String]) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let keys = self.tag_keys(names.iter().map(String::as_str))?;
+        let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let marked = self.store.delete(&self.any_tag_key()?);
+        // Told even if the mark was not, so that the tags are pending there too.
+        let told = self.store.delete_many(&key_refs);
+        marked.and(told).map(drop)
+    }
+
+    /// Tells once more what was told to some servers only.
+    pub(crate) fn maintain(&self) {
+        self.store.maintain();
+        self.renew_tickets();
+        let names: Vec<String> = self.half_told().iter().cloned().collect();
+        if !names.is_empty() && self.tell_of_tags(&names).is_ok() {
+            self.half_told().retain(|name| !names.contains(name));
+        }
+    }
+
+    fn half_told(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.half_told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn incr(&self, key: &Key<'_>, version: i64, delta: i64) -> Result<i64> {
         let final_key = self.keys.final_key(key, version)?;
-        self.store.incr(&final_key, delta)?.ok_or_else(|| not_found(key))
+        match self.store.incr(&final_key, delta) {
+            Ok(sum) => sum.ok_or_else(|| not_found(key)),
+            Err(error @ Error::NotACounter { .. }) => match self.find(key, version, &[])?.state {
+                // Nothing but the ticket of somebody who loads the first value.
+                State::Missing(_) => Err(not_found(key)),
+                _ => Err(error),
+            },
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves an entry to another version of its key, with the time it has left.
@@ -263,11 +317,24 @@ impl Alias {
         let new_version = version.checked_add(delta).ok_or_else(out_of_range)?;
         let new_key = self.keys.final_key(key, new_version)?;
         let entry = self.store.get(&old_key)?.ok_or_else(|| not_found(key))?;
+        let value = match self.envelope(&entry.value) {
+            Some(envelope) if envelope.payload.is_none() => return Err(not_found(key)),
+            // Whoever loads the value loads it for the old version.
+            Some(envelope) if envelope.ticket.is_some() => Value::Bytes(Envelope { ticket: None, ..envelope }.encode()),
+            _ => entry.value,
+        };
         if new_version != version {
-            self.store.set(&new_key, &entry.value, entry.expiry)?;
+            self.store.set(&new_key, &value, entry.expiry)?;
             self.store.delete(&old_key)?;
         }
         Ok(new_version)
+    }
+
+    /// Returns how long an entry will be served; `Some(None)` if it does not expire.
+    pub(crate) fn ttl(&self, key: &Key<'_>, version: i64) -> Result<Option<Option<Duration>>> {
+        let found = self.find(key, version, &[])?;
+        let State::Fresh(hit) = found.state else { return Ok(None) };
+        Ok(Some(hit.fresh_end().remaining(self.clock.now())))
     }
 
     pub(crate) fn clear(&self, cause: Option<&str>) -> Result<()> {
@@ -275,7 +342,19 @@ impl Alias {
         match &result {
             Ok(()) => {
                 self.remembered.clear();
-                self.journal.cleared(cause);
+                self.journal.cleared(cause, false);
+            }
+            Err(error) => self.journal.clearing_failed(cause, error),
+        }
+        result
+    }
+
+    pub(crate) fn clear_prefix(&self, cause: Option<&str>) -> Result<()> {
+        let result = self.generations.end(&*self.store);
+        match &result {
+            Ok(()) => {
+                self.remembered.clear();
+                self.journal.cleared(cause, true);
             }
             Err(error) => self.journal.clearing_failed(cause, error),
         }
@@ -286,37 +365,80 @@ impl Alias {
         self.store.stats()
     }
 
-    fn unavailable(&self) -> Error {
+    pub(crate) fn unavailable(&self) -> Error {
         Error::unavailable(format!("cache {}", self.name), "its store did not answer")
     }
 
-    fn expiry(&self, timeout: Timeout) -> Option<Expiry> {
-        timeout.or(self.timeout).expiry(self.clock.now())
+    /// Returns until when a value is fresh and until when it is kept; `None` if it has expired already.
+    fn until(&self, keep: &Keep) -> Option<Until> {
+        let now = self.clock.now();
+        let timeout = match keep.timeout.or(self.timeout) {
+            Timeout::After(after) if keep.jitter > 0.0 => {
+                Timeout::After(after.saturating_add(after.mul_f64(keep.jitter * self.chance.draw())))
+            }
+            timeout => timeout,
+        };
+        let fresh = timeout.expiry(now)?;
+        Some(match fresh {
+            Expiry::At(moment) if !keep.stale_for.is_zero() => {
+                Until { fresh, kept: Expiry::At(moment.saturating_add(keep.stale_for)) }
+            }
+            // As long as the store keeps it, so that no clock but the store's decides.
+            kept => Until { fresh: Expiry::Never, kept },
+        })
     }
 
-    fn seal(&self, content: &Content, tags: Vec<TagVersion>, cost: Duration) -> Value {
+    /// Returns the generation that a value belongs to which is stored now.
+    fn generation(&self, final_key: &str) -> Result<u64> {
+        match self.capabilities.stores {
+            true => self.generations.current(&*self.store, self.store.part_of(final_key)),
+            false => Ok(0),
+        }
+    }
+
+    fn seal(&self, content: &Content, keep: &Keep, until: Until, generation: u64) -> Value {
         let (codec, payload) = match content {
-            Content::Integer(number) if tags.is_empty() => return Value::Integer(*number),
-            // A counter has no room for tags.
+            Content::Integer(number) if keep.tags.is_empty() && until.fresh == Expiry::Never => {
+                return Value::Integer(*number);
+            }
+            // A counter has no room for tags, nor for a time when it becomes stale.
             Content::Integer(number) => (Codec::MessagePack, pack_integer(*number)),
             Content::Payload(codec, payload) => (*codec, payload.clone()),
         };
-        let created = self.clock.now();
-        Value::Bytes(Envelope { codec, created, cost, tags, payload }.encode())
+        let envelope = Envelope {
+            created: self.clock.now(),
+            fresh_until: until.fresh,
+            kept_until: until.kept,
+            expired: false,
+            cost: keep.cost,
+            generation,
+            ticket: None,
+            tags: TagList::new(&keep.tags),
+            payload: Some(Payload::pack(codec, payload, self.compress_above)),
+        };
+        Value::Bytes(envelope.encode())
     }
 
-    fn remember(&self, key: &Key<'_>, tags: &[TagVersion]) {
-        if !tags.is_empty() {
-            self.remembered.note(tags, &format!("{} {}", key.kind().field(), key.label()));
+    /// Returns the envelope that was just read and found to be good.
+    fn envelope(&self, value: &Value) -> Option<Envelope> {
+        match value {
+            Value::Integer(_) => None,
+            Value::Bytes(bytes) => Envelope::decode(bytes, false).ok(),
         }
     }
 
-    fn report<T>(&self, key: &Key<'_>, content: &Content, cost: Duration, result: &Result<T>) {
-        match result {
-            Ok(_) if self.capabilities.stores => self.journal.stored(key, content.len(), cost),
-            Ok(_) => self.journal.not_stored(key, &"the dummy store keeps nothing"),
-            Err(error) => self.journal.not_stored(key, error),
+    fn stored(&self, key: &Key<'_>, content: &Content, value: &Value, keep: &Keep) {
+        if !self.capabilities.stores {
+            return self.journal.not_stored(key, &"the dummy store keeps nothing");
         }
+        if !keep.tags.is_empty() {
+            self.remember(key, &TagList::new(&keep.tags));
+        }
+        self.journal.stored(key, content.len().min(value.len()), keep.cost);
+    }
+
+    fn remember(&self, key: &Key<'_>, tags: &TagList) {
+        self.remembered.note(tags, &format!("{} {}", key.kind().field(), key.label()));
     }
 
     fn final_keys(&self, keys: &[Key<'_>], version: i64) -> Result<Vec<String>> {
@@ -326,6 +448,29 @@ impl Alias {
     /// Tags belong to the alias, whatever version of a key they stand on.
     fn tag_keys<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<String>> {
         names.map(|name| self.keys.final_key(&Key::tag(name), self.version)).collect()
+    }
+
+    fn any_tag_key(&self) -> Result<String> {
+        self.keys.final_key(&Key::any_tag(), self.version)
+    }
+}
+
+/// When a value stops to be fresh, and when it stops to be there.
+#[derive(Debug, Clone, Copy)]
+struct Until {
+    fresh: Expiry,
+    kept: Expiry,
+}
+
+/// Refuses tags that an entry has no room for.
+fn check_tags(names: &[String]) -> Result<()> {
+    let invalid = |name: &str, reason: String| Err(Error::InvalidKey { key: name.to_owned(), reason });
+    match names.iter().find(|name| name.len() > MAX_TAG_BYTES) {
+        Some(name) => invalid(&name[..32.min(name.len())], format!("a tag has at most {MAX_TAG_BYTES} bytes")),
+        None if names.len() > MAX_TAGS => {
+            invalid(&names[0], format!("an entry carries at most {MAX_TAGS} tags; use one for the whole list"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -15,30 +15,30 @@
 //! - `delete` tells whether the store had an entry that had not expired, be it stale by a tag.
 
 mod blocking;
+mod load;
+mod turn;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
 use crate::{
-    alias::{Alias, Lookup},
+    alias::{Alias, Found},
     backend::{Capabilities, Stats},
     codec::{self, Content},
     envelope::Codec,
     error::{Error, Result},
-    events::{Counts, MissReason},
-    fill::{Fill, Fills, Turn},
+    events::Counts,
     key::Key,
+    load::LoadOptions,
     timeout::Timeout,
 };
 
 pub use blocking::BlockingCache;
+pub(crate) use load::facts;
+pub(crate) use turn::{Loading, Patience, Queue, Step};
 
 /// How many operations of one alias may wait for a blocking store at once.
 pub(crate) const MAX_WAITING: usize = 256;
@@ -68,16 +68,11 @@ pub(crate) const MAX_WAITING: usize = 256;
 pub struct Cache {
     blocking: BlockingCache,
     queue: Arc<Semaphore>,
-    fills: Fills,
 }
 
 impl Cache {
     pub(crate) fn new(alias: Alias) -> Self {
-        Cache {
-            blocking: BlockingCache::new(alias),
-            queue: Arc::new(Semaphore::new(MAX_WAITING)),
-            fills: Fills::default(),
-        }
+        Cache { blocking: BlockingCache::new(alias), queue: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 
     /// Returns the blocking handle with the same scope.
@@ -114,6 +109,13 @@ impl Cache {
         self
     }
 
+    /// As [`BlockingCache::load_options`].
+    #[must_use]
+    pub fn load_options(mut self, options: LoadOptions) -> Self {
+        self.blocking = self.blocking.load_options(options);
+        self
+    }
+
     /// As [`BlockingCache::because`].
     #[must_use]
     pub fn because(mut self, cause: impl Into<Arc<str>>) -> Self {
@@ -127,8 +129,8 @@ impl Cache {
     /// As there.
     pub async fn get<'k, T: DeserializeOwned>(&self, key: impl Into<Key<'k>>) -> Result<Option<T>> {
         let key = key.into();
-        let lookup = self.look_up(&key).await?;
-        Ok(self.blocking.finish_get(&key, lookup, codec::decode))
+        let found = self.find(&key).await?;
+        Ok(self.blocking.finish_get(&key, found, codec::decode))
     }
 
     /// As [`BlockingCache::get_bytes`].
@@ -137,8 +139,8 @@ impl Cache {
     /// As there.
     pub async fn get_bytes<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Bytes>> {
         let key = key.into();
-        let lookup = self.look_up(&key).await?;
-        Ok(self.blocking.finish_get(&key, lookup, into_bytes))
+        let found = self.find(&key).await?;
+        Ok(self.blocking.finish_get(&key, found, into_bytes))
     }
 
     /// As [`BlockingCache::get_many`].
@@ -151,15 +153,15 @@ impl Cache {
     ) -> Result<HashMap<String, T>> {
         let names = owned(keys);
         let asked = names.clone();
-        let look_up = move |cache: &BlockingCache| {
+        let find = move |cache: &BlockingCache| {
             let keys: Vec<Key<'_>> = asked.iter().map(Key::from).collect();
-            cache.alias.look_up_many(&keys, cache.key_version())
+            cache.find_many(&keys)
         };
-        let lookups = match self.try_run(look_up).await {
+        let found = match self.try_run(find).await {
             Err(Error::Overloaded { .. }) => return Ok(HashMap::new()),
-            lookups => lookups?,
+            found => found?,
         };
-        Ok(self.blocking.finish_get_many(names, lookups))
+        Ok(self.blocking.finish_get_many(names, found))
     }
 
     /// As [`BlockingCache::set`].
@@ -220,87 +222,7 @@ impl Cache {
         let key = key.into().into_owned();
         let content = codec::encode(&key, value)?;
         let timeout = timeout.into();
-        let add = move |cache: &BlockingCache| {
-            let tags = cache.alias.tag_versions(&cache.scope.tags)?;
-            cache.alias.add(&key, cache.key_version(), &content, timeout, tags, Duration::ZERO)
-        };
-        self.try_run(add).await
-    }
-
-    /// As [`BlockingCache::get_or_set`], with an async loader, and computed once: callers of this process who miss the
-    /// key at the same time wait for the first of them, half a minute at most. If it fails or is not stored they
-    /// compute by themselves; if it is cancelled, the next of them takes its place.
-    ///
-    /// The runtime must have its timer enabled, as actix's and `#[tokio::main]`'s has.
-    ///
-    /// # Errors
-    /// Only the loader's.
-    pub async fn get_or_set<'k, T, E, F>(
-        &self,
-        key: impl Into<Key<'k>>,
-        timeout: impl Into<Timeout>,
-        load: impl FnOnce() -> F,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-        F: Future<Output = Result<T, E>>,
-    {
-        let key = key.into().into_owned();
-        let cached = self.get(&key).await;
-        if let Some(value) = cached.unwrap_or_else(|error| self.blocking.without_cache(&key, &error)) {
-            return Ok(value);
-        }
-        let mut fill = None;
-        match self.join_fill(&key).await {
-            Turn::Alone => {}
-            turn => {
-                // Another one may have stored it while this one looked or waited.
-                if let Ok(lookup) = self.look_up(&key).await
-                    && let Some(value) = self.blocking.finish_second_get(&key, lookup, codec::decode)
-                {
-                    return Ok(value);
-                }
-                if let Turn::First(first) = turn {
-                    fill = Some(first);
-                }
-            }
-        }
-        let tags = self.try_run(|cache| cache.alias.tag_versions(&cache.scope.tags)).await;
-        let started = Instant::now();
-        let loaded = load().await;
-        let cost = started.elapsed();
-        let value = match loaded {
-            Ok(value) => value,
-            Err(error) => {
-                end(fill, false);
-                return Err(error);
-            }
-        };
-        let timeout = timeout.into();
-        let kept = match (tags, codec::encode(&key, &value)) {
-            (Ok(tags), Ok(content)) => {
-                let key = key.clone();
-                // The value crosses the pool as it is stored, so that the caller's type need not be `Send`.
-                let keep = move |cache: &BlockingCache| {
-                    let reads = |content: &Content| codec::decode::<T>(content).is_some().then(|| content.clone());
-                    cache.keep_loaded(&key, &content, timeout, tags, cost, reads)
-                };
-                self.try_run(keep).await
-            }
-            (Err(error), _) | (_, Err(error)) => Err(error),
-        };
-        end(fill, kept.is_ok());
-        let theirs = kept.unwrap_or_else(|error| self.blocking.without_cache(&key, &error));
-        Ok(theirs.and_then(|content| codec::decode(&content)).unwrap_or(value))
-    }
-
-    /// Becomes the first to compute a missing key, or waits for the one who is.
-    pub(crate) async fn join_fill(&self, key: &Key<'_>) -> Turn {
-        let alias = &self.blocking.alias;
-        match alias.keys.final_key(key, self.blocking.key_version()) {
-            Ok(final_key) if alias.capabilities.stores => self.fills.join(&final_key).await,
-            _ => Turn::Alone,
-        }
+        self.try_run(move |cache| cache.add_content(&key, &content, timeout)).await
     }
 
     /// As [`BlockingCache::touch`].
@@ -320,6 +242,24 @@ impl Cache {
     pub async fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         let key = key.into().into_owned();
         self.run(move |cache| cache.delete(key)).await
+    }
+
+    /// As [`BlockingCache::expire`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn expire<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        let key = key.into().into_owned();
+        self.run(move |cache| cache.expire(key)).await
+    }
+
+    /// As [`BlockingCache::ttl`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ttl<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Timeout>> {
+        let key = key.into().into_owned();
+        self.try_run(move |cache| cache.ttl(key)).await
     }
 
     /// As [`BlockingCache::delete_many`].
@@ -345,7 +285,7 @@ impl Cache {
     /// # Errors
     /// As there.
     pub async fn has_key<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
-        Ok(self.look_up(&key.into()).await?.result.is_ok())
+        Ok(self.find(&key.into()).await?.into_fresh().is_ok())
     }
 
     /// As [`BlockingCache::incr`].
@@ -392,6 +332,17 @@ impl Cache {
         self.run(BlockingCache::clear).await
     }
 
+    /// As [`BlockingCache::clear_prefix`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn clear_prefix(&self) -> Result<()> {
+        let cache = self.blocking.clone();
+        // It waits, whatever the store.
+        let done = tokio::task::spawn_blocking(move || cache.clear_prefix()).await;
+        done.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
+    }
+
     /// As [`BlockingCache::stats`].
     ///
     /// # Errors
@@ -401,7 +352,7 @@ impl Cache {
     }
 
     pub(crate) fn maintain(&self) {
-        self.blocking.alias.store.maintain();
+        self.blocking.alias.maintain();
     }
 
     /// Returns the time by the clock that expiry is measured by.
@@ -411,14 +362,14 @@ impl Cache {
     }
 
     /// Looks up where the caller stands if the store never blocks: the way of most hits.
-    pub(crate) async fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
+    pub(crate) async fn find(&self, key: &Key<'_>) -> Result<Found> {
         if !self.capabilities().blocking {
-            return self.blocking.look_up(key);
+            return self.blocking.find(key);
         }
         let asked = key.clone().into_owned();
-        match self.try_run(move |cache| cache.look_up(&asked)).await {
-            Err(error) if error.is_outage() => Ok(Lookup { result: Err(MissReason::Unavailable), took: None }),
-            lookup => lookup,
+        match self.try_run(move |cache| cache.find(&asked)).await {
+            Err(error) if error.is_outage() => Ok(Found::unavailable()),
+            found => found,
         }
     }
 
@@ -451,13 +402,6 @@ impl Cache {
             result
         };
         self.run(guarded).await
-    }
-}
-
-/// Ends a fill, if this caller was the first.
-fn end(fill: Option<Fill>, kept: bool) {
-    if let Some(fill) = fill {
-        fill.end(kept);
     }
 }
 

@@ -11,16 +11,18 @@ use std::{
 use crate::{
     alias::Alias,
     backend::{
-        Backend, Options,
+        Backend, Capabilities, Options, Sharing,
         dummy::Dummy,
         file::File,
         guarded::Guarded,
         locmem::{DEFAULT_MAX_BYTES, Locmem},
     },
     cache::Cache,
+    chance::Chance,
     clock::Clock,
     error::{Causes, Error, Result},
     events::Journal,
+    generation::Generations,
     key::KeySpace,
     settings::{AliasSettings, DEFAULT_ALIAS, Problem, Section, SettingsError},
 };
@@ -192,7 +194,9 @@ impl CachesBuilder {
             return Err(problems.into());
         }
         let table = Arc::new(table);
-        if table.values().any(|(_, cache)| cache.capabilities().blocking) {
+        let needs_care =
+            |capabilities: &Capabilities| capabilities.blocking || capabilities.sharing != Sharing::Process;
+        if table.values().any(|(_, cache)| needs_care(cache.capabilities())) {
             keep_maintained(Arc::downgrade(&table));
         }
         Ok(Caches(table))
@@ -266,20 +270,26 @@ fn keep_maintained(table: Weak<Table>) {
 }
 
 fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock) -> Cache {
+    let keys = KeySpace::new(&settings.key_prefix, settings.invalid_keys);
     Cache::new(Alias {
         name: alias.to_owned(),
         capabilities: store.capabilities(),
+        generations: Generations::new(&*store, &keys),
         store,
-        keys: KeySpace::new(&settings.key_prefix, settings.invalid_keys),
+        keys,
         version: settings.version,
         timeout: settings.timeout,
-        clock,
+        load_options: settings.load.clone(),
+        compress_above: settings.compress_above,
         journal: Journal::new(alias),
+        clock,
+        chance: Chance::new(),
         remembered: Default::default(),
+        tickets: Default::default(),
+        half_told: Default::default(),
     })
 }
 
-/// Puts a breaker and a journal of failed invalidations in front of a store that may fail.
 fn guarded(context: &BackendContext<'_>, store: Box<dyn Backend>) -> Box<dyn Backend> {
     Box::new(Guarded::new(context.settings.address(), store, context.clock.clone()))
 }

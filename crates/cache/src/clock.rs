@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -59,7 +59,15 @@ impl Timestamp {
 /// assert_eq!(clock.now().saturating_since(before), Duration::from_secs(5));
 /// ```
 #[derive(Clone, Default)]
-pub struct Clock(Option<Arc<AtomicU64>>);
+pub struct Clock(Option<Arc<Manual>>);
+
+#[derive(Default)]
+struct Manual {
+    millis: AtomicU64,
+    on_sleep: OnceLock<OnSleep>,
+}
+
+type OnSleep = Box<dyn Fn(Duration) + Send + Sync>;
 
 impl Clock {
     /// Returns the clock of the system.
@@ -70,18 +78,28 @@ impl Clock {
     /// Returns a clock that stands still, and the hand that moves it.
     pub fn manual() -> (Self, ClockHand) {
         let start = Clock::system().now().as_millis();
-        let millis = Arc::new(AtomicU64::new(start));
-        (Clock(Some(Arc::clone(&millis))), ClockHand(millis))
+        let manual = Arc::new(Manual { millis: AtomicU64::new(start), on_sleep: OnceLock::new() });
+        (Clock(Some(Arc::clone(&manual))), ClockHand(manual))
     }
 
     /// Returns the time now.
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Some(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+            Some(manual) => Timestamp(manual.millis.load(Ordering::SeqCst)),
             None => {
                 let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
             }
+        }
+    }
+}
+
+impl Clock {
+    /// Waits. On a manual clock whoever moves it may say how; see [`ClockHand::on_sleep`].
+    pub(crate) fn sleep(&self, duration: Duration) {
+        match self.0.as_ref().and_then(|manual| manual.on_sleep.get()) {
+            Some(sleep) => sleep(duration),
+            None => std::thread::sleep(duration),
         }
     }
 }
@@ -93,13 +111,25 @@ impl fmt::Debug for Clock {
 }
 
 /// Moves a manual [`Clock`].
-#[derive(Debug, Clone)]
-pub struct ClockHand(Arc<AtomicU64>);
+#[derive(Clone)]
+pub struct ClockHand(Arc<Manual>);
 
 impl ClockHand {
     /// Moves the clock forward.
     pub fn advance(&self, duration: Duration) {
         let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.0.millis.fetch_add(millis, Ordering::SeqCst);
+    }
+
+    /// Has this called whenever the cache waits for another process, instead of letting the thread sleep. The first
+    /// call counts. For simulations, in which no time passes by itself.
+    pub fn on_sleep(&self, sleep: impl Fn(Duration) + Send + Sync + 'static) {
+        let _ = self.0.on_sleep.set(Box::new(sleep));
+    }
+}
+
+impl fmt::Debug for ClockHand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClockHand")
     }
 }

@@ -48,10 +48,16 @@ pub(crate) fn decode<T: DeserializeOwned>(content: &Content) -> Option<T> {
             let text = std::str::from_utf8(text).ok()?;
             T::deserialize(IntoDeserializer::<value::Error>::into_deserializer(text)).ok()
         }
+        Content::Payload(Codec::Json, _) => None,
         Content::Payload(Codec::Bytes, bytes) => {
             T::deserialize(IntoDeserializer::<value::Error>::into_deserializer(&bytes[..])).ok()
         }
     }
+}
+
+/// Tells whether a value is a `None`, or a unit, which is packed alike (MessagePack, "nil format").
+pub(crate) fn is_none(content: &Content) -> bool {
+    matches!(content, Content::Payload(Codec::MessagePack, packed) if packed[..] == [0xc0])
 }
 
 /// Packs an integer as [`encode`] would before it takes integers out.

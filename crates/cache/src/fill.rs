@@ -1,19 +1,20 @@
-//! One computation per miss, within the process: whoever meets a missing key first computes it, the others wait.
+//! One load per miss, within the process: whoever meets a missing key first loads it, the others wait.
 //!
-//! Waiting is bounded, and ends well whatever becomes of the first: if it kept its value, the others read it; if it
-//! could not, they compute side by side, and for a while nobody waits for that key; if it went away (a client hung up,
-//! a loader panicked), the next of them takes its place.
+//! Waiting is bounded, and ends well whatever becomes of the first: if it kept its value, the others look again; if it
+//! failed, they share its error; if its value was overtaken by an invalidation they take turns, because those who came
+//! after the invalidation must not see it; if it could not be kept, they load side by side, and for a while nobody waits
+//! for that key; if it went away (a client hung up, a loader panicked), the next of them takes its place.
 
 use std::{
+    any::Any,
+    cell::RefCell,
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::timeout};
-
-/// How long a caller waits for another one before it computes by itself.
-const MAX_WAIT: Duration = Duration::from_secs(30);
+use tokio::{sync::Notify, time::timeout};
 
 /// How long nobody waits for a key whose value could not be kept.
 const FUTILE_FOR: Duration = Duration::from_secs(10);
@@ -21,71 +22,80 @@ const FUTILE_FOR: Duration = Duration::from_secs(10);
 /// How many such keys are remembered.
 const MAX_FUTILE: usize = 10_000;
 
-/// The keys that are being computed.
+/// The keys that are being loaded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Fills(Arc<Mutex<Keys>>);
 
 #[derive(Debug, Default)]
 struct Keys {
-    running: HashMap<String, watch::Receiver<Progress>>,
+    running: HashMap<String, Arc<Flight>>,
     futile: HashMap<String, Instant>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Running,
+/// A load that others can wait for.
+#[derive(Debug, Default)]
+pub(crate) struct Flight {
+    ended: Mutex<Option<Outcome>>,
+    condvar: Condvar,
+    notify: Notify,
+}
+
+/// How a load ended.
+#[derive(Clone)]
+pub(crate) enum Outcome {
+    /// Look again: it was stored.
     Kept,
+    /// Look again, and take a turn: something was invalidated meanwhile, or the first went away.
+    Again,
+    /// Load, and do not wait: nothing can be kept under this key for now.
     NotKept,
+    /// The loader failed with this error, an `Arc` of the caller's type.
+    Failed(Arc<dyn Any + Send + Sync>),
+}
+
+impl fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Outcome::Kept => "Kept",
+            Outcome::Again => "Again",
+            Outcome::NotKept => "NotKept",
+            Outcome::Failed(_) => "Failed",
+        })
+    }
 }
 
 /// What a caller who met a missing key shall do.
 #[derive(Debug)]
 pub(crate) enum Turn {
-    /// Look once more, since another one may have been faster, and then compute.
+    /// Load it.
     First(Fill),
-    /// Look once more: another one has stored something.
-    Kept,
-    /// Compute: waiting was or would be in vain.
+    /// Wait for the one who does.
+    Wait(Arc<Flight>),
+    /// Load it, and wait for nobody: that would be in vain.
     Alone,
 }
 
-/// The right to compute a key, until it is dropped.
+/// The right to load a key, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fill {
     key: String,
     fills: Fills,
-    progress: watch::Sender<Progress>,
+    flight: Arc<Flight>,
 }
 
 impl Fills {
-    /// Becomes the first for a key, or waits for the one who is.
-    pub(crate) async fn join(&self, key: &str) -> Turn {
-        loop {
-            let mut progress = match self.first_or_wait(key) {
-                Ok(turn) => return turn,
-                Err(progress) => progress,
-            };
-            let ended = timeout(MAX_WAIT, progress.wait_for(|progress| *progress != Progress::Running)).await;
-            match ended.map(|ended| ended.map(|progress| *progress)) {
-                Ok(Ok(Progress::Kept)) => return Turn::Kept,
-                Ok(Ok(_)) | Err(_) => return Turn::Alone,
-                // It went away without a word.
-                Ok(Err(_)) => {}
-            }
-        }
-    }
-
-    fn first_or_wait(&self, key: &str) -> Result<Turn, watch::Receiver<Progress>> {
+    /// Becomes the first for a key, unless there is one.
+    pub(crate) fn join(&self, key: &str) -> Turn {
         let mut keys = self.keys();
         if keys.futile.get(key).is_some_and(|since| since.elapsed() < FUTILE_FOR) {
-            return Ok(Turn::Alone);
+            return Turn::Alone;
         }
-        if let Some(progress) = keys.running.get(key) {
-            return Err(progress.clone());
+        if let Some(flight) = keys.running.get(key) {
+            return Turn::Wait(Arc::clone(flight));
         }
-        let (sender, receiver) = watch::channel(Progress::Running);
-        keys.running.insert(key.to_owned(), receiver);
-        Ok(Turn::First(Fill { key: key.to_owned(), fills: self.clone(), progress: sender }))
+        let flight = Arc::new(Flight::default());
+        keys.running.insert(key.to_owned(), Arc::clone(&flight));
+        Turn::First(Fill { key: key.to_owned(), fills: self.clone(), flight })
     }
 
     fn keys(&self) -> MutexGuard<'_, Keys> {
@@ -93,26 +103,107 @@ impl Fills {
     }
 }
 
-impl Fill {
-    /// Says whether the value was kept, to all who wait.
-    pub(crate) fn end(self, kept: bool) {
-        let mut keys = self.fills.keys();
-        if kept {
-            keys.futile.remove(&self.key);
-        } else {
-            if keys.futile.len() >= MAX_FUTILE {
-                keys.futile.clear();
+impl Flight {
+    /// Waits for the end, so long at most.
+    pub(crate) async fn wait(&self, limit: Duration) -> Option<Outcome> {
+        let ended = async {
+            loop {
+                // Registered before the look, so that no end is missed in between.
+                let mut notified = std::pin::pin!(self.notify.notified());
+                notified.as_mut().enable();
+                if let Some(outcome) = self.outcome().clone() {
+                    return outcome;
+                }
+                notified.await;
             }
-            keys.futile.insert(self.key.clone(), Instant::now());
+        };
+        timeout(limit, ended).await.ok()
+    }
+
+    /// Does the same on a thread that may be blocked.
+    pub(crate) fn wait_blocking(&self, limit: Duration) -> Option<Outcome> {
+        let waited = self.condvar.wait_timeout_while(self.outcome(), limit, |outcome| outcome.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Option<Outcome>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Fill {
+    /// Says how the load ended, to all who wait.
+    pub(crate) fn end(self, outcome: Outcome) {
+        let mut keys = self.fills.keys();
+        match outcome {
+            Outcome::Kept => drop(keys.futile.remove(&self.key)),
+            Outcome::NotKept => {
+                if keys.futile.len() >= MAX_FUTILE {
+                    keys.futile.clear();
+                }
+                keys.futile.insert(self.key.clone(), Instant::now());
+            }
+            Outcome::Again | Outcome::Failed(_) => {}
         }
         drop(keys);
-        self.progress.send_replace(if kept { Progress::Kept } else { Progress::NotKept });
+        *self.flight.outcome() = Some(outcome);
     }
 }
 
 impl Drop for Fill {
     fn drop(&mut self) {
+        // Before the others wake up, so that one of them can become the first.
         self.fills.keys().running.remove(&self.key);
+        self.flight.outcome().get_or_insert(Outcome::Again);
+        self.flight.condvar.notify_all();
+        self.flight.notify.notify_waiters();
+    }
+}
+
+tokio::task_local! {
+    /// The keys that the current task is loading, the outermost first.
+    static LOADING: Vec<String>;
+}
+
+thread_local! {
+    /// The same for a thread that loads by itself.
+    static LOADING_HERE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Tells whether a key is being loaded by the task or thread that asks.
+pub(crate) fn is_loading(key: &str) -> bool {
+    let in_task = LOADING.try_with(|keys| keys.iter().any(|loading| loading == key));
+    in_task.unwrap_or(false) || LOADING_HERE.with_borrow(|keys| keys.iter().any(|loading| loading == key))
+}
+
+/// Runs a load as a task that knows what it loads, beside what the task knows that started it.
+pub(crate) fn loading<F: Future>(
+    key: String,
+) -> impl FnOnce(F) -> tokio::task::futures::TaskLocalFuture<Vec<String>, F> {
+    let mut keys = LOADING.try_with(Clone::clone).unwrap_or_default();
+    keys.extend(LOADING_HERE.with_borrow(Clone::clone));
+    keys.push(key);
+    move |load| LOADING.scope(keys, load)
+}
+
+/// Makes this thread know what it loads, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct LoadingHere(String);
+
+impl LoadingHere {
+    pub(crate) fn new(key: &str) -> Self {
+        LOADING_HERE.with_borrow_mut(|keys| keys.push(key.to_owned()));
+        LoadingHere(key.to_owned())
+    }
+}
+
+impl Drop for LoadingHere {
+    fn drop(&mut self) {
+        LOADING_HERE.with_borrow_mut(|keys| {
+            if let Some(last) = keys.iter().rposition(|key| *key == self.0) {
+                keys.remove(last);
+            }
+        });
     }
 }
 
@@ -122,19 +213,28 @@ mod tests {
 
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(10);
+
     /// Lets callers meet a missing key at the same time; returns how often it was computed.
     async fn computations(callers: usize, keep: bool) -> usize {
         let (fills, stored, count) = (Fills::default(), Arc::new(Mutex::new(false)), Arc::new(AtomicUsize::new(0)));
         let compute = |fills: Fills, stored: Arc<Mutex<bool>>, count: Arc<AtomicUsize>| async move {
-            let turn = fills.join("key").await;
+            let fill = match fills.join("key") {
+                Turn::First(fill) => Some(fill),
+                Turn::Wait(flight) => {
+                    flight.wait(LONG).await.unwrap();
+                    None
+                }
+                Turn::Alone => None,
+            };
             if *stored.lock().unwrap() {
                 return;
             }
             count.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(20)).await;
             *stored.lock().unwrap() = keep;
-            if let Turn::First(fill) = turn {
-                fill.end(keep);
+            if let Some(fill) = fill {
+                fill.end(if keep { Outcome::Kept } else { Outcome::NotKept });
             }
         };
         let tasks: Vec<_> = (0..callers)
@@ -165,16 +265,31 @@ mod tests {
 
     #[test]
     fn the_next_takes_the_place_of_one_who_went_away() {
-        block_on(async {
-            let fills = Fills::default();
-            let Turn::First(first) = fills.join("key").await else { panic!("nobody was before") };
-            let waiting = tokio::spawn({
-                let fills = fills.clone();
-                async move { matches!(fills.join("key").await, Turn::First(_)) }
-            });
-            tokio::task::yield_now().await;
-            drop(first);
-            assert!(waiting.await.unwrap());
-        });
+        let fills = Fills::default();
+        let Turn::First(first) = fills.join("key") else { panic!("nobody was before") };
+        let Turn::Wait(flight) = fills.join("key") else { panic!("there is one") };
+        let waiting = std::thread::spawn(move || flight.wait_blocking(LONG));
+        drop(first);
+        assert!(matches!(waiting.join().unwrap(), Some(Outcome::Again)));
+        assert!(matches!(fills.join("key"), Turn::First(_)));
+    }
+
+    #[test]
+    fn waiting_is_bounded() {
+        let fills = Fills::default();
+        let Turn::First(_first) = fills.join("key") else { panic!("nobody was before") };
+        let Turn::Wait(flight) = fills.join("key") else { panic!("there is one") };
+        assert!(flight.wait_blocking(Duration::from_millis(10)).is_none());
+        assert!(block_on(flight.wait(Duration::from_millis(10))).is_none());
+    }
+
+    #[test]
+    fn a_task_and_a_thread_know_what_they_load() {
+        assert!(!is_loading("key"));
+        let here = LoadingHere::new("key");
+        let inner = loading("inner".to_owned())(async { is_loading("key") && is_loading("inner") });
+        drop(here);
+        assert!(!is_loading("key"));
+        assert!(block_on(inner));
     }
 }

@@ -31,6 +31,8 @@ pub enum Kind {
     Page,
     /// The version of a tag.
     Tag,
+    /// A mark that concerns the whole alias.
+    Alias,
 }
 
 impl Kind {
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Fragment => "fragment",
             Kind::Page => "page",
             Kind::Tag => "tag",
+            Kind::Alias => "alias",
         }
     }
 
@@ -51,6 +54,7 @@ impl Kind {
             Kind::Fragment => "/fragment/",
             Kind::Page => "/page/",
             Kind::Tag => "/tag/",
+            Kind::Alias => "/alias/",
         }
     }
 }
@@ -77,6 +81,16 @@ impl<'a> Key<'a> {
     /// Makes the key of a tag's version.
     pub(crate) fn tag(name: &'a str) -> Self {
         Key { kind: Kind::Tag, label: Cow::Borrowed(name), digest: None }
+    }
+
+    /// Makes the key of a generation.
+    pub(crate) fn generation(number: u32) -> Key<'static> {
+        Key { kind: Kind::Alias, label: Cow::Owned(format!("generation/{number}")), digest: None }
+    }
+
+    /// Makes the key of the mark that every invalidation of a tag changes.
+    pub(crate) fn any_tag() -> Key<'static> {
+        Key { kind: Kind::Alias, label: Cow::Borrowed("any_tag"), digest: None }
     }
 
     /// Makes a key whose identity is the digest; the label is for people.

@@ -12,6 +12,7 @@ pub mod backend;
 mod breaker;
 mod cache;
 mod caches;
+mod chance;
 pub mod clock;
 mod codec;
 #[cfg(feature = "conformance")]
@@ -20,7 +21,9 @@ mod envelope;
 mod error;
 pub mod events;
 mod fill;
+mod generation;
 mod key;
+mod load;
 #[cfg(feature = "page")]
 pub mod page;
 pub mod settings;
@@ -33,6 +36,7 @@ pub use cache::{BlockingCache, Cache};
 pub use caches::{BackendContext, Caches, CachesBuilder};
 pub use error::{Error, Result, Source};
 pub use key::{InvalidKeys, Key, Kind, MAX_KEY_BYTES, MAX_PREFIX_BYTES};
+pub use load::{DEFAULT_MAX_WAIT, DEFAULT_RETRY_AFTER, Load, LoadError, LoadOptions, Span};
 pub use timeout::{DEFAULT_TIMEOUT, Expiry, Timeout};
 
 /// The code in the repository's pages, compiled and run as doctests; no part of the crate.

@@ -14,6 +14,7 @@ pub(crate) use self::section::nearest;
 pub use self::{address::plain_value, section::Section};
 use crate::{
     key::{self, InvalidKeys},
+    load::LoadOptions,
     timeout::{DEFAULT_TIMEOUT, Timeout},
 };
 
@@ -86,9 +87,17 @@ pub struct AliasSettings {
     pub version: i64,
     /// What happens to keys that are too long or hold odd bytes.
     pub invalid_keys: InvalidKeys,
+    /// How long values are kept beyond their timeout and how they are loaded again.
+    pub load: LoadOptions,
+    /// Values longer than this are compressed, in bytes; `None` for never.
+    pub compress_above: Option<usize>,
     /// What the backend alone understands.
     pub options: Table,
 }
+
+/// Above this length a value is compressed by default, in bytes, in stores that do not lie in this process's memory:
+/// there it saves more time on the way than it takes.
+pub const DEFAULT_COMPRESS_ABOVE: usize = 4096;
 
 impl Default for AliasSettings {
     /// A [`Locmem`](crate::backend::locmem::Locmem) store named `default`.
@@ -100,6 +109,8 @@ impl Default for AliasSettings {
             key_prefix: String::new(),
             version: 1,
             invalid_keys: InvalidKeys::Digest,
+            load: LoadOptions::new(),
+            compress_above: None,
             options: Table::new(),
         }
     }
@@ -144,7 +155,14 @@ impl AliasSettings {
             section.choice("invalid_keys", &[("digest", InvalidKeys::Digest), ("refuse", InvalidKeys::Refuse)]);
         let options = section.table("options").unwrap_or_default();
         let invalid_keys = invalid_keys.unwrap_or_default();
-        AliasSettings { backend, location, timeout, key_prefix, version, invalid_keys, options }
+        let in_memory = matches!(backend.as_str(), "locmem" | "dummy");
+        let compress_above = match section.size("compress_above") {
+            Some(0) => None,
+            Some(bytes) => Some(bytes),
+            None => (!in_memory).then_some(DEFAULT_COMPRESS_ABOVE),
+        };
+        let load = section.section("load", read_load_options).unwrap_or_default();
+        AliasSettings { backend, location, timeout, key_prefix, version, invalid_keys, load, compress_above, options }
     }
 
     /// Returns the address of the alias for people: `memcached://10.0.0.1,10.0.0.2`, without options.
@@ -152,6 +170,41 @@ impl AliasSettings {
         let scheme = if self.backend == "database" { "db" } else { &self.backend };
         format!("{scheme}://{}", self.location.join(","))
     }
+}
+
+fn read_load_options(section: &mut Section<'_>) -> LoadOptions {
+    let mut options = LoadOptions::new();
+    if let Some(window) = section.seconds("stale_while_revalidate") {
+        options = options.stale_while_revalidate(window);
+    }
+    if let Some(window) = section.seconds("stale_if_error") {
+        options = options.stale_if_error(window);
+    }
+    if let Some(pause) = section.seconds("retry_after") {
+        options = options.retry_after(pause);
+    }
+    if let Some(fraction) = section.number("early_refresh", 0.0, 1.0) {
+        options = options.early_refresh(fraction);
+    }
+    if let Some(beta) = section.number("early_beta", 0.0, 100.0) {
+        options = options.early_beta(beta);
+    }
+    if let Some(fraction) = section.number("jitter", 0.0, 1.0) {
+        options = options.jitter(fraction);
+    }
+    if let Some(timeout) = section.timeout("absent_timeout") {
+        options = options.absent_timeout(timeout);
+    }
+    if let Some(limit) = section.seconds("soft_limit") {
+        options = options.soft_limit(limit);
+    }
+    if let Some(limit) = section.seconds("hard_limit") {
+        options = options.hard_limit(limit);
+    }
+    if let Some(limit) = section.seconds("max_wait") {
+        options = options.max_wait(limit);
+    }
+    options
 }
 
 /// Lets a one-line address replace backend, location and options in the table of an alias; what else the table says
@@ -218,6 +271,8 @@ mod tests {
             key_prefix = "site"
             version = 2
             invalid_keys = "refuse"
+            compress_above = 0
+            load = { stale_while_revalidate = 60, jitter = 0.1, hard_limit = 2.5 }
             options = { max_entries = 5 }
         "#;
         let settings = &read_aliases("caches", &table.parse().unwrap()).unwrap()["default"];
@@ -228,6 +283,8 @@ mod tests {
             key_prefix: "site".into(),
             version: 2,
             invalid_keys: InvalidKeys::Refuse,
+            load: LoadOptions::new().stale_while_revalidate(60).jitter(0.1).hard_limit(2.5),
+            compress_above: None,
             options: "max_entries = 5".parse().unwrap(),
         };
         assert_eq!(settings, &expected);

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     backend::{Backend, Value},
-    envelope::TagVersion,
+    envelope::{TagList, TagVersion},
     error::{Error, Result},
     timeout::Expiry,
 };
@@ -37,11 +37,14 @@ pub(crate) fn versions(store: &dyn Backend, names: &[String], keys: &[String]) -
         .collect()
 }
 
+/// Returns a random number that nobody else has drawn.
+pub(crate) fn random() -> Result<u64> {
+    getrandom::u64().map_err(|error| Error::unavailable("the system's random source", error.to_string()))
+}
+
 /// Gives a tag its first version; if somebody else does so at the same time, theirs counts.
 fn first_version(store: &dyn Backend, key: &str) -> Result<i64> {
-    let version =
-        getrandom::u64().map_err(|error| Error::unavailable("the system's random source", error.to_string()))?;
-    let version = version.cast_signed();
+    let version = random()?.cast_signed();
     if store.add(key, &Value::Integer(version), Expiry::Never)? {
         return Ok(version);
     }
@@ -50,16 +53,6 @@ fn first_version(store: &dyn Backend, key: &str) -> Result<i64> {
         // The tag was invalidated in this very moment, or holds something that is no version: ours matches nothing.
         _ => Ok(version),
     }
-}
-
-/// Returns the name of a tag that no longer has the version an entry remembers.
-pub(crate) fn first_changed(store: &dyn Backend, tags: &[TagVersion], keys: &[String]) -> Result<Option<String>> {
-    let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
-    let current = store.get_many(&key_refs)?;
-    let is_current = |tag: &TagVersion, value: Option<Value>| value == Some(Value::Integer(tag.version.cast_signed()));
-    let changed =
-        tags.iter().zip(current).find(|(tag, entry)| !is_current(tag, entry.as_ref().map(|e| e.value.clone())));
-    Ok(changed.map(|(tag, _)| tag.name.clone()))
 }
 
 /// Which entries this process stored under each tag, so that the log can name what an invalidation removed.
@@ -77,13 +70,13 @@ struct Entries {
 }
 
 impl Remembered {
-    pub(crate) fn note(&self, tags: &[TagVersion], entry: &str) {
+    pub(crate) fn note(&self, tags: &TagList, entry: &str) {
         let mut entries = self.lock();
         if entries.count >= MAX_REMEMBERED {
             *entries = Entries::default();
         }
-        for tag in tags {
-            let is_new = entries.by_tag.entry(tag.name.clone()).or_default().insert(entry.to_owned());
+        for (tag, _) in tags.iter() {
+            let is_new = entries.by_tag.entry(tag.to_owned()).or_default().insert(entry.to_owned());
             entries.count += usize::from(is_new);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! A visitor reads a fixed text that says what to do; the detail is in the log.
 
+use larder_cache::LoadError;
 use std::{error, fmt};
 
 use actix_web::{
@@ -131,6 +132,12 @@ impl From<larder_models::Error> for Failure {
             larder_models::Error::NotFound { .. } => Failure::NotFound,
             other => Failure::internal(other),
         }
+    }
+}
+
+impl From<LoadError<larder_models::Error>> for Failure {
+    fn from(error: LoadError<larder_models::Error>) -> Self {
+        Failure::internal(error)
     }
 }
 

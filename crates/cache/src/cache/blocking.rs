@@ -1,23 +1,21 @@
 //! The blocking handle: Django's verbs for templates, hooks and the command line.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{encode_many, into_bytes, negated, owned};
+use super::{encode_many, facts, into_bytes, negated, owned};
 use crate::{
-    alias::{Alias, Lookup},
+    alias::{Alias, Found, Hit, Keep},
     backend::Stats,
     codec::{self, Content},
-    envelope::{Codec, TagVersion},
+    envelope::Codec,
     error::{Causes, Error, Result},
-    events::MissReason,
+    events::{Journal, MissReason},
+    fill::Fills,
     key::Key,
+    load::LoadOptions,
     timeout::Timeout,
 };
 
@@ -27,6 +25,7 @@ pub(super) struct Scope {
     version: Option<i64>,
     cause: Option<Arc<str>>,
     pub(super) tags: Arc<[String]>,
+    load_options: Option<Arc<LoadOptions>>,
 }
 
 /// The blocking handle on one alias: for templates, hooks, the command line, and code on a blocking pool.
@@ -47,11 +46,12 @@ pub(super) struct Scope {
 pub struct BlockingCache {
     pub(super) alias: Arc<Alias>,
     pub(super) scope: Scope,
+    pub(super) fills: Fills,
 }
 
 impl BlockingCache {
     pub(crate) fn new(alias: Alias) -> Self {
-        BlockingCache { alias: Arc::new(alias), scope: Scope::default() }
+        BlockingCache { alias: Arc::new(alias), scope: Scope::default(), fills: Fills::default() }
     }
 
     /// Returns a handle that uses this version of every key instead of the one from the settings.
@@ -71,6 +71,13 @@ impl BlockingCache {
         self
     }
 
+    /// Returns a handle that keeps and loads values by these options instead of those from the settings.
+    #[must_use]
+    pub fn load_options(mut self, options: LoadOptions) -> Self {
+        self.scope.load_options = Some(Arc::new(options));
+        self
+    }
+
     /// Returns a handle whose invalidations say in the log why they happened: `post_save Object#7`.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Arc<str>>) -> Self {
@@ -84,8 +91,8 @@ impl BlockingCache {
     /// [`Error::InvalidKey`] where the settings refuse the key.
     pub fn get<'k, T: DeserializeOwned>(&self, key: impl Into<Key<'k>>) -> Result<Option<T>> {
         let key = key.into();
-        let lookup = self.look_up(&key)?;
-        Ok(self.finish_get(&key, lookup, codec::decode))
+        let found = self.find(&key)?;
+        Ok(self.finish_get(&key, found, codec::decode))
     }
 
     /// Returns the bytes of a key that [`set_bytes`](BlockingCache::set_bytes) stored, without copying them.
@@ -94,8 +101,8 @@ impl BlockingCache {
     /// As [`get`](BlockingCache::get).
     pub fn get_bytes<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Bytes>> {
         let key = key.into();
-        let lookup = self.look_up(&key)?;
-        Ok(self.finish_get(&key, lookup, into_bytes))
+        let found = self.find(&key)?;
+        Ok(self.finish_get(&key, found, into_bytes))
     }
 
     /// Returns the values of those keys that are there, under the caller's keys. One round trip where the store can.
@@ -108,8 +115,8 @@ impl BlockingCache {
     ) -> Result<HashMap<String, T>> {
         let names = owned(keys);
         let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
-        let lookups = self.alias.look_up_many(&keys, self.key_version())?;
-        Ok(self.finish_get_many(names, lookups))
+        let found = self.find_many(&keys)?;
+        Ok(self.finish_get_many(names, found))
     }
 
     /// Stores a value. On failure the old value is gone too, or will be as soon as the store answers.
@@ -161,40 +168,7 @@ impl BlockingCache {
     ) -> Result<bool> {
         let key = key.into();
         let content = codec::encode(&key, value)?;
-        let tags = self.alias.tag_versions(&self.scope.tags)?;
-        self.alias.add(&key, self.key_version(), &content, timeout.into(), tags, Duration::ZERO)
-    }
-
-    /// Returns the value of a key; if it is missing, computes, stores and returns it.
-    ///
-    /// A failing store never fails the caller: the value is computed and returned. What the loader returns as an
-    /// error is returned and not stored. If somebody stored a value while the loader ran, that one stays and is
-    /// returned. An invalidation of one of the handle's tags while the loader runs wins; the deletion of the key does
-    /// not, so give values tags that must never be old.
-    ///
-    /// # Errors
-    /// Only the loader's.
-    pub fn get_or_set<'k, T, E>(
-        &self,
-        key: impl Into<Key<'k>>,
-        timeout: impl Into<Timeout>,
-        load: impl FnOnce() -> Result<T, E>,
-    ) -> Result<T, E>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        let key = key.into();
-        if let Some(value) = self.get(&key).unwrap_or_else(|error| self.without_cache(&key, &error)) {
-            return Ok(value);
-        }
-        let tags = self.alias.tag_versions(&self.scope.tags);
-        let started = Instant::now();
-        let value = load()?;
-        let cost = started.elapsed();
-        let kept = codec::encode(&key, &value)
-            .and_then(|content| self.keep_loaded(&key, &content, timeout.into(), tags?, cost, codec::decode));
-        let theirs = kept.unwrap_or_else(|error| self.without_cache(&key, &error));
-        Ok(theirs.unwrap_or(value))
+        self.add_content(&key, &content, timeout.into())
     }
 
     /// Gives an entry a new timeout; tells whether it was there. Zero or less expires it at once.
@@ -212,6 +186,24 @@ impl BlockingCache {
     /// more, and it is delivered when the store answers again.
     pub fn delete<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
         self.alias.delete(&key.into(), self.key_version(), self.cause())
+    }
+
+    /// Makes a value stale without removing it: those who may serve stale values still have it while it is loaded again,
+    /// for as long as it would have been kept. A load that is under way is overtaken. Tells whether there was one.
+    ///
+    /// # Errors
+    /// As [`delete`](BlockingCache::delete), and then the value is removed instead.
+    pub fn expire<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
+        self.alias.expire(&key.into(), self.key_version(), self.cause())
+    }
+
+    /// Returns how long a value will be served, or `None` if it is missing.
+    ///
+    /// # Errors
+    /// As [`get`](BlockingCache::get).
+    pub fn ttl<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Timeout>> {
+        let left = self.alias.ttl(&key.into(), self.key_version())?;
+        Ok(left.map(|left| left.map_or(Timeout::Never, Timeout::After)))
     }
 
     /// Removes several entries; returns how many were there. One round trip where the store can.
@@ -238,7 +230,7 @@ impl BlockingCache {
     /// # Errors
     /// As [`get`](BlockingCache::get).
     pub fn has_key<'k>(&self, key: impl Into<Key<'k>>) -> Result<bool> {
-        Ok(self.look_up(&key.into())?.result.is_ok())
+        Ok(self.find(&key.into())?.into_fresh().is_ok())
     }
 
     /// Adds to a counter, atomically, and returns its new value. The timeout stays as it is.
@@ -285,6 +277,15 @@ impl BlockingCache {
         self.alias.clear(self.cause())
     }
 
+    /// Removes everything under the key prefix of this alias, of every kind and version, and nothing else: counters alone
+    /// stay, which are stored as bare numbers. Takes about a second; when it returns, no process serves an older entry.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if a server did not hear of it; the removal is then delivered when it answers again.
+    pub fn clear_prefix(&self) -> Result<()> {
+        self.alias.clear_prefix(self.cause())
+    }
+
     /// Returns what the store tells about itself.
     ///
     /// # Errors
@@ -293,108 +294,116 @@ impl BlockingCache {
         self.alias.stats()
     }
 
-    pub(crate) fn look_up(&self, key: &Key<'_>) -> Result<Lookup> {
-        self.alias.look_up(key, self.key_version())
+    pub(crate) fn find(&self, key: &Key<'_>) -> Result<Found> {
+        self.alias.find(key, self.key_version(), &self.scope.tags)
     }
 
+    pub(super) fn find_many(&self, keys: &[Key<'_>]) -> Result<Vec<Found>> {
+        self.alias.find_many(keys, self.key_version(), &self.scope.tags)
+    }
+
+    /// Reads what was found, and counts it.
     pub(crate) fn finish_get<T>(
         &self,
         key: &Key<'_>,
-        lookup: Lookup,
+        found: Found,
         read: impl FnOnce(&Content) -> Option<T>,
     ) -> Option<T> {
-        let value = lookup.result.and_then(|content| read(&content).ok_or(MissReason::OtherType));
-        match &value {
-            Ok(_) => self.alias.journal.hit(key, lookup.took),
-            Err(reason) => self.alias.journal.miss(key, reason, lookup.took),
+        let took = found.took;
+        let read = |hit: Hit| read(&hit.content).map(|value| (value, hit)).ok_or(MissReason::OtherType);
+        match found.into_fresh().and_then(read) {
+            Ok((value, hit)) => {
+                self.journal().hit(key, &facts(&hit, took, false));
+                Some(value)
+            }
+            Err(reason) => {
+                self.journal().miss(key, &reason, took);
+                None
+            }
         }
-        value.ok()
     }
 
-    /// As [`finish_get`](BlockingCache::finish_get) for a second look, whose miss has been counted at the first.
-    pub(crate) fn finish_second_get<T>(
-        &self,
-        key: &Key<'_>,
-        lookup: Lookup,
-        read: impl FnOnce(&Content) -> Option<T>,
-    ) -> Option<T> {
-        let value = lookup.result.ok().and_then(|content| read(&content));
-        if value.is_some() {
-            self.alias.journal.hit(key, lookup.took);
+    /// Counts a look that a caller takes who may load: a hit, or, the first time, a miss.
+    #[cfg(any(feature = "page", feature = "template"))]
+    pub(crate) fn count(&self, key: &Key<'_>, found: &Found, is_usable: bool, has_waited: bool) {
+        match (found.fresh(), has_waited) {
+            (Some(hit), _) if is_usable => self.journal().hit(key, &facts(hit, found.took, false)),
+            (_, true) => {}
+            (hit, false) => {
+                let reason = if hit.is_some() { MissReason::OtherType } else { found.why_missing() };
+                self.journal().miss(key, &reason, found.took);
+            }
         }
-        value
     }
 
     pub(super) fn finish_get_many<T: DeserializeOwned>(
         &self,
         names: Vec<String>,
-        lookups: Vec<Lookup>,
+        found: Vec<Found>,
     ) -> HashMap<String, T> {
-        let values = names.into_iter().zip(lookups).filter_map(|(name, lookup)| {
-            let value = self.finish_get(&Key::from(&name), lookup, codec::decode)?;
+        let values = names.into_iter().zip(found).filter_map(|(name, found)| {
+            let value = self.finish_get(&Key::from(&name), found, codec::decode)?;
             Some((name, value))
         });
         values.collect()
     }
 
     pub(crate) fn put(&self, key: &Key<'_>, content: &Content, timeout: Timeout) -> Result<()> {
-        let tags = self.alias.tag_versions(&self.scope.tags)?;
-        self.alias.put(key, self.key_version(), content, timeout, tags, Duration::ZERO)
+        let keep = self.keep(timeout).map_err(|error| self.alias.put_failed(key, self.key_version(), error))?;
+        self.alias.put(key, self.key_version(), content, &keep)
+    }
+
+    /// Stores what was made with versions of tags that were read before.
+    #[cfg(feature = "page")]
+    pub(crate) fn put_kept(&self, key: &Key<'_>, content: &Content, keep: &Keep) -> Result<()> {
+        self.alias.put(key, self.key_version(), content, keep)
+    }
+
+    pub(super) fn add_content(&self, key: &Key<'_>, content: &Content, timeout: Timeout) -> Result<bool> {
+        self.alias.add(key, self.key_version(), content, &self.keep(timeout)?)
     }
 
     pub(super) fn put_many(&self, items: &[(Key<'_>, Content)], timeout: Timeout) -> Result<Vec<String>> {
-        let tags = self.alias.tag_versions(&self.scope.tags)?;
-        let failed = self.alias.put_many(items, self.key_version(), timeout, &tags)?;
+        let keep = self.keep(timeout).or_else(|error| {
+            self.delete_many(items.iter().map(|(key, _)| key.label()))?;
+            Err(error)
+        })?;
+        let failed = self.alias.put_many(items, self.key_version(), &keep)?;
         Ok(failed.into_iter().map(|position| items[position].0.label().to_owned()).collect())
     }
 
-    /// Stores what a loader made, unless somebody stored something meanwhile: then that is newer, and is returned. What
-    /// cannot be read, such as a value of before the type changed, is replaced, or it would be a miss for ever.
-    pub(super) fn keep_loaded<T>(
-        &self,
-        key: &Key<'_>,
-        content: &Content,
-        timeout: Timeout,
-        tags: Vec<TagVersion>,
-        cost: Duration,
-        read: impl FnOnce(&Content) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let version = self.key_version();
-        if self.alias.add(key, version, content, timeout, tags.clone(), cost)? {
-            return Ok(None);
-        }
-        let theirs = self.look_up(key)?.result.ok().and_then(|content| read(&content));
-        if theirs.is_none() {
-            self.alias.put(key, version, content, timeout, tags, cost)?;
-        }
-        Ok(theirs)
+    /// Says how this handle keeps what it is given.
+    fn keep(&self, timeout: Timeout) -> Result<Keep> {
+        let options = self.load_options_or_default();
+        Ok(Keep {
+            timeout,
+            stale_for: options.stale_window(),
+            jitter: options.jitter,
+            tags: self.alias.tag_versions(&self.scope.tags)?,
+            ..Keep::default()
+        })
     }
 
-    #[cfg(any(feature = "page", feature = "template"))]
-    pub(crate) fn keep(
-        &self,
-        key: &Key<'_>,
-        content: &Content,
-        timeout: Timeout,
-        tags: Vec<TagVersion>,
-        cost: Duration,
-    ) -> Result<()> {
-        self.alias.put(key, self.key_version(), content, timeout, tags, cost)
+    /// Returns the options of this handle, or else of its alias.
+    pub(crate) fn load_options_or_default(&self) -> &LoadOptions {
+        self.scope.load_options.as_deref().unwrap_or(&self.alias.load_options)
     }
 
-    #[cfg(any(feature = "page", feature = "template"))]
-    pub(crate) fn tag_versions(&self, tags: &[String]) -> Result<Vec<TagVersion>> {
-        self.alias.tag_versions(tags)
+    pub(crate) fn final_key(&self, key: &Key<'_>) -> Result<String> {
+        self.alias.keys.final_key(key, self.key_version())
+    }
+
+    pub(crate) fn journal(&self) -> &Journal {
+        &self.alias.journal
     }
 
     /// An outage has its own line in the log, once; anything else is for the developer to mend.
-    pub(super) fn without_cache<T>(&self, key: &Key<'_>, error: &Error) -> Option<T> {
+    pub(super) fn pass_by(&self, key: &Key<'_>, error: &Error) {
         if error.is_outage() || matches!(error, Error::ValueTooLarge { .. }) {
             self.alias.journal.not_stored(key, error);
         } else {
             log::error!("cache {} was bypassed for {key}: {}", self.alias.name, Causes(error));
         }
-        None
     }
 
     pub(super) fn key_version(&self) -> i64 {

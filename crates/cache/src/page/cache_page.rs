@@ -15,7 +15,7 @@ use actix_web::{
     web,
 };
 
-use super::pages::{self, Around, Found, Pages, Rule, Site, State};
+use super::pages::{self, Around, LookedUp, Pages, Rule, Site, State};
 use crate::Caches;
 
 /// Caches what a view answers, for this many seconds, by URL.
@@ -150,26 +150,26 @@ where
 {
     let pages = around.pages();
     let found = match around.take() {
-        State::Expected(pending) if pending.is_for(&rule) => Found::Missing(pending),
+        State::Expected(pending) if pending.is_for(&rule) => LookedUp::Missing(pending),
         other => {
             // Looked up for another rule; nobody shall wait for that while this view answers.
             if let State::Expected(pending) | State::Making(pending) = other {
-                pending.give_up();
+                pending.give_up().await;
             }
             pages.learn(&request, &rule);
             pages.look_up(&request, &rule).await
         }
     };
     match found {
-        Found::Page(page) => {
+        LookedUp::Page(page) => {
             around.set(State::Answered);
             return Ok(request.into_response(page).map_into_right_body());
         }
-        Found::Missing(mut pending) => {
+        LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
             around.set(State::Making(pending));
         }
-        Found::Bypass(reason) => around.set(State::PassedBy(reason)),
+        LookedUp::Bypass(reason) => around.set(State::PassedBy(reason)),
     }
     Ok(service.call(request).await?.map_into_left_body())
 }
@@ -194,9 +194,9 @@ where
     );
     let pages = Pages::new(caches, Arc::new(Site::default()), None);
     match pages.look_up(&request, rule).await {
-        Found::Page(page) => Ok(request.into_response(page).map_into_right_body()),
-        Found::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
-        Found::Missing(mut pending) => {
+        LookedUp::Page(page) => Ok(request.into_response(page).map_into_right_body()),
+        LookedUp::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
+        LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
             let made = service.call(request).await?;
             Ok(pages.finish(pending, made).await)

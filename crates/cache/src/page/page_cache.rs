@@ -139,7 +139,7 @@ where
                 State::PassedBy(reason) => pages::pass_by(&pages, reason, made),
                 State::Making(pending) => pages.finish(pending, made).await,
                 State::Expected(pending) => {
-                    pending.give_up();
+                    pending.give_up().await;
                     // Whoever answered did not say that it may be kept; a failure says nothing about its path.
                     if !made.status().is_server_error() {
                         pages.learn_mixed(made.request());

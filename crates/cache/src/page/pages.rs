@@ -30,14 +30,12 @@ use super::{
     stored::{Stored, StoredPage},
 };
 use crate::{
-    BlockingCache, Cache, Caches, Key, Timeout,
-    alias::Lookup,
-    cache::into_bytes,
+    BlockingCache, Cache, Caches, DEFAULT_MAX_WAIT, Key, Timeout,
+    alias::{Basis, Finished, Found, Keep},
+    cache::{Loading, Patience, Queue, Step, into_bytes},
     codec::Content,
-    envelope::{Codec, TagVersion},
+    envelope::Codec,
     error::{Error, Result},
-    events::MissReason,
-    fill::{Fill, Turn},
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -120,7 +118,7 @@ enum Known {
 
 /// What a look-up came to.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum LookedUp {
     Page(HttpResponse),
     Missing(Box<Pending>),
     Bypass(Bypass),
@@ -143,10 +141,9 @@ pub(super) struct Pending {
     id: PageId,
     /// The headers that other variants of the page vary by.
     varies: Vec<HeaderName>,
-    tags: Result<Vec<TagVersion>>,
     started: Instant,
-    /// The right to make the page while others wait for it.
-    fill: Option<Fill>,
+    /// The right to make the page while others wait for it, and what it must be compared with when it was made.
+    loading: Option<(Loading, Basis)>,
 }
 
 impl Pages {
@@ -163,10 +160,10 @@ impl Pages {
             (_, None) => return Ok(State::Open),
         };
         match self.look_up(request, &rule).await {
-            Found::Page(page) => Err(page),
-            Found::Bypass(reason) => Ok(State::PassedBy(reason)),
-            Found::Missing(pending) if is_learned => Ok(State::Expected(pending)),
-            Found::Missing(mut pending) => {
+            LookedUp::Page(page) => Err(page),
+            LookedUp::Bypass(reason) => Ok(State::PassedBy(reason)),
+            LookedUp::Missing(pending) if is_learned => Ok(State::Expected(pending)),
+            LookedUp::Missing(mut pending) => {
                 pending.read_tags(request.request()).await;
                 Ok(State::Making(pending))
             }
@@ -189,56 +186,56 @@ impl Pages {
         self.known.borrow_mut().insert(request.path().to_owned(), Known::Mixed);
     }
 
-    pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> Found {
+    pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> LookedUp {
         let rules = RequestRules {
             allowed_hosts: &self.site.allowed_hosts,
             session_cookies: &self.site.session_cookies,
             public: rule.public,
         };
         if let Err(reason) = request::may_use_cache(request.method(), request.headers(), rules) {
-            return Found::Bypass(reason);
+            return LookedUp::Bypass(reason);
         }
         let cache = match self.caches.get(&rule.alias) {
             Ok(cache) => cache,
             Err(error) => {
                 log::error!("a page was not cached: {error}");
-                return Found::Bypass(Bypass::NoCache);
+                return LookedUp::Bypass(Bypass::NoCache);
             }
         };
         let id = PageId::of(request, &rule.key_prefix);
-        let mut found = Search::run(&cache, &id, request.headers()).await;
-        let is_away = matches!(&found.lookup, Some(Lookup { result: Err(MissReason::Unavailable), .. }));
-        let mut page = found.finish(&cache, Look::First);
-        let mut fill = None;
-        // A HEAD fills nothing, nor does a store that is away, so nobody shall wait for them. Twice, because the page may
-        // turn out to have variants.
-        let waits = if request.method() == Method::GET && !is_away { 2 } else { 0 };
-        for _ in 0..waits {
-            if page.is_some() || fill.is_some() {
-                break;
+        let mut queue: Option<Queue> = None;
+        let mut pending = Pending {
+            rule: Rc::clone(rule),
+            cache: cache.clone(),
+            id,
+            varies: Vec::new(),
+            started: Instant::now(),
+            loading: None,
+        };
+        loop {
+            let search = Search::run(&cache, &pending.id, request.headers()).await;
+            if let Some(page) = search.finish(&cache, queue.is_some()) {
+                queue.iter_mut().for_each(Queue::leave);
+                return LookedUp::Page(self.answer(request.request(), &page, cache.now()));
             }
-            let turn = cache.join_fill(&found.key).await;
-            if let Turn::Alone = turn {
-                break;
-            }
-            found = Search::run(&cache, &id, request.headers()).await;
-            page = found.finish(&cache, Look::Second);
-            if let Turn::First(first) = turn {
-                fill = Some(first);
+            pending.varies = search.varies;
+            // A HEAD fills nothing, so nobody shall wait for it.
+            let (Some(found), &Method::GET) = (search.found, request.method()) else { break };
+            let Ok(final_key) = cache.blocking().final_key(&search.key) else { break };
+            let queue = match &mut queue {
+                Some(queue) if queue.is_for(&final_key) => queue,
+                other => other.insert(Queue::new(final_key, DEFAULT_MAX_WAIT)),
+            };
+            match cache.take_turn(queue, &search.key, found, Patience::Waits).await {
+                Step::Look => {}
+                Step::Load(loading) => {
+                    pending.loading = Some((loading, Basis::default()));
+                    break;
+                }
+                Step::Held | Step::Alone | Step::Failed(_) => break,
             }
         }
-        match page {
-            Some(page) => Found::Page(self.answer(request.request(), &page, cache.now())),
-            None => Found::Missing(Box::new(Pending {
-                rule: Rc::clone(rule),
-                cache,
-                id,
-                varies: found.varies,
-                tags: Ok(Vec::new()),
-                started: Instant::now(),
-                fill,
-            })),
-        }
+        LookedUp::Missing(Box::new(pending))
     }
 
     fn answer(&self, request: &HttpRequest, page: &StoredPage, now: crate::clock::Timestamp) -> HttpResponse {
@@ -255,10 +252,9 @@ impl Pages {
     /// Stores a page that was made, if it may be stored, and says what became of it.
     pub(super) async fn finish<B: MessageBody + 'static>(
         &self,
-        mut pending: Box<Pending>,
+        pending: Box<Pending>,
         made: ServiceResponse<B>,
     ) -> ServiceResponse<EitherBody<B>> {
-        let fill = pending.fill.take();
         let (request, mut made) = made.into_parts();
         let decided = self.decide(&pending, &request, &made);
         if let Ok(Storable { lifetime, .. }) = decided {
@@ -268,10 +264,14 @@ impl Pages {
         let (mut head, body) = made.into_parts();
         let (outcome, body) = match decided {
             Err(reason) | Ok(Storable { body: Err(reason), .. }) => {
+                pending.give_up().await;
                 (PageOutcome::NotStored(reason), EitherBody::left(body))
             }
             Ok(Storable { lifetime, vary, body: Ok(()) }) => match body.try_into_bytes() {
-                Err(body) => (PageOutcome::NotStored(NotStored::Streaming), EitherBody::left(body)),
+                Err(body) => {
+                    pending.give_up().await;
+                    (PageOutcome::NotStored(NotStored::Streaming), EitherBody::left(body))
+                }
                 Ok(body) => {
                     let page =
                         StoredPage::new(head.status(), head.headers(), body.clone(), pending.cache.now(), lifetime);
@@ -283,9 +283,6 @@ impl Pages {
                 }
             },
         };
-        if let Some(fill) = fill {
-            fill.end(matches!(outcome, PageOutcome::Stored { .. }));
-        }
         self.announce(&request, head.headers_mut(), outcome);
         ServiceResponse::new(request, head.set_body(body))
     }
@@ -315,18 +312,23 @@ impl Pages {
 
 impl Pending {
     /// Gives the page up: those who wait for it shall make it by themselves.
-    pub(super) fn give_up(self) {
-        if let Some(fill) = self.fill {
-            fill.end(false);
+    pub(super) async fn give_up(self) {
+        if let Some((loading, _)) = self.loading {
+            let given_up = move |_: &BlockingCache| {
+                loading.give_up();
+                Ok(())
+            };
+            // If it was not said, the end of the ticket says it.
+            let _ = self.cache.try_run(given_up).await;
         }
     }
 
     /// Reads the versions of the page's tags. Must happen before the view reads its data.
     pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
-        if let Some(tags_of) = &self.rule.tags {
-            let tags = tags_of(request);
-            self.tags = self.cache.try_run(move |cache| cache.tag_versions(&tags)).await;
-        }
+        let Some((loading, _)) = self.loading.take() else { return };
+        let tags = self.rule.tags.as_ref().map(|tags_of| tags_of(request)).unwrap_or_default();
+        let read = move |_: &BlockingCache| Ok((loading.basis(&tags, false)?, loading));
+        self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
     }
 
     /// Tells whether this is the page that a rule asks for.
@@ -335,32 +337,46 @@ impl Pending {
     }
 
     async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, headers: &HeaderMap) -> Result<(), NotStored> {
-        if !self.cache.capabilities().stores {
+        // Another one makes the same page, or the store is away.
+        let (Some((loading, basis)), true) = (self.loading, self.cache.capabilities().stores) else {
             return Err(NotStored::Store);
-        }
-        let Ok(tags) = self.tags else { return Err(NotStored::Store) };
+        };
         // One answer may name fewer headers than another one did: all of them tell the variants apart.
         let mut names = vary;
-        names.extend(self.varies);
+        names.extend(self.varies.iter().cloned());
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        let mut items = Vec::new();
-        if names.is_empty() {
-            items.push((self.id.key(), page.encode(), tags));
-        } else {
-            items.push((self.id.variant_key(&names, headers), page.encode(), tags));
-            items.push((self.id.key(), Stored::encode_varies(&names), Vec::new()));
-        }
-        let (timeout, cost) = (Timeout::After(page.lifetime), self.started.elapsed());
+        let keep = Keep { timeout: Timeout::After(page.lifetime), cost: self.started.elapsed(), ..Keep::default() };
+        let bytes = |bytes| Content::Payload(Codec::Bytes, bytes);
+        let page = bytes(page.encode());
+        let variant = self.id.variant_key(&names, headers);
+        let main = self.id.key();
+        let list = bytes(Stored::encode_varies(&names));
+        let was_main = self.varies.is_empty();
+        let is_as_looked_up = names == self.varies;
         let store = move |cache: &BlockingCache| {
-            items.into_iter().try_for_each(|(key, bytes, tags)| {
-                cache.keep(&key, &Content::Payload(Codec::Bytes, bytes), timeout, tags, cost)
-            })
+            if is_as_looked_up {
+                return loading.keep(&page, keep, basis, Vec::new());
+            }
+            let of_variant = Keep { tags: basis.known().to_vec(), ..keep.clone() };
+            // The list first: if it was overtaken, so was the variant.
+            if was_main {
+                let finished = loading.keep(&list, keep, Basis::default(), Vec::new())?;
+                if matches!(finished, Finished::Overtaken) {
+                    return Ok(finished);
+                }
+            } else {
+                cache.put_kept(&main, &list, &keep)?;
+                loading.give_up();
+            }
+            cache.put_kept(&variant, &page, &of_variant).map(|()| Finished::Kept)
         };
-        self.cache.try_run(store).await.map_err(|error| match error {
-            Error::ValueTooLarge { .. } => NotStored::TooLarge,
-            _ => NotStored::Store,
-        })
+        match self.cache.try_run(store).await {
+            Ok(Finished::Kept) => Ok(()),
+            Ok(Finished::Overtaken) => Err(NotStored::Overtaken),
+            Err(Error::ValueTooLarge { .. }) => Err(NotStored::TooLarge),
+            Err(_) => Err(NotStored::Store),
+        }
     }
 }
 
@@ -368,7 +384,8 @@ impl Pending {
 struct Search {
     /// Of the page, or of its variant for the request.
     key: Key<'static>,
-    lookup: Option<Lookup>,
+    /// `None` if the key cannot be used.
+    found: Option<Found>,
     /// The headers that the page varies by.
     varies: Vec<HeaderName>,
 }
@@ -376,42 +393,31 @@ struct Search {
 impl Search {
     async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
         let key = id.key();
-        let lookup = look_up(cache, &key).await;
-        let Some(Stored::Varies(varies)) = read(&lookup) else {
-            return Search { key, lookup: Some(lookup), varies: Vec::new() };
+        let found = cache.find(&key).await.ok();
+        let Some(Stored::Varies(varies)) = read(found.as_ref()) else {
+            return Search { key, found, varies: Vec::new() };
         };
         let key = id.variant_key(&varies, headers);
-        let lookup = look_up(cache, &key).await;
-        Search { key, lookup: Some(lookup), varies }
+        let found = cache.find(&key).await.ok();
+        Search { key, found, varies }
     }
 
-    /// Returns the page if it may still be used. A miss is counted at the first look only.
-    fn finish(&mut self, cache: &Cache, look: Look) -> Option<StoredPage> {
+    /// Returns the page if it may still be used, and counts the look; a miss at the first only.
+    fn finish(&self, cache: &Cache, has_waited: bool) -> Option<StoredPage> {
         let now = cache.now();
-        let usable = |content: &Content| match Stored::decode(into_bytes(content)?)? {
-            Stored::Page(page) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
+        let page = match read(self.found.as_ref()) {
+            Some(Stored::Page(page)) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
             _ => None,
         };
-        let lookup = self.lookup.take()?;
-        match look {
-            Look::First => cache.blocking().finish_get(&self.key, lookup, usable),
-            Look::Second => cache.blocking().finish_second_get(&self.key, lookup, usable),
+        if let Some(found) = &self.found {
+            cache.blocking().count(&self.key, found, page.is_some(), has_waited);
         }
+        page
     }
 }
 
-enum Look {
-    First,
-    Second,
-}
-
-async fn look_up(cache: &Cache, key: &Key<'_>) -> Lookup {
-    let refused = |_| Lookup { result: Err(MissReason::Unavailable), took: None };
-    cache.look_up(key).await.unwrap_or_else(refused)
-}
-
-fn read(lookup: &Lookup) -> Option<Stored> {
-    let bytes: Bytes = into_bytes(lookup.result.as_ref().ok()?)?;
+fn read(found: Option<&Found>) -> Option<Stored> {
+    let bytes: Bytes = into_bytes(&found?.fresh()?.content)?;
     Stored::decode(bytes)
 }
 

@@ -79,6 +79,17 @@ impl<'t> Section<'t> {
         self.read(name, "a number of milliseconds from 1 up", |value| millis(value).map(Duration::from_millis))
     }
 
+    /// Reads a number of seconds, whole or not, from zero up.
+    pub fn seconds(&mut self, name: &'static str) -> Option<Duration> {
+        self.read(name, "a number of seconds from 0 up", |value| Duration::try_from_secs_f64(number(value)?).ok())
+    }
+
+    /// Reads a number between two bounds, which belong to it.
+    pub fn number(&mut self, name: &'static str, least: f64, most: f64) -> Option<f64> {
+        let expected = format!("a number from {least} to {most}");
+        self.read(name, &expected, |value| number(value).filter(|number| (least..=most).contains(number)))
+    }
+
     /// Reads a number of seconds, or `"never"` (also `"none"`) for a value that does not expire.
     pub fn timeout(&mut self, name: &'static str) -> Option<Timeout> {
         self.read(name, "a number of seconds or \"never\"", |value| match value {
@@ -100,6 +111,17 @@ impl<'t> Section<'t> {
     /// Reads a table.
     pub fn table(&mut self, name: &'static str) -> Option<Table> {
         self.read(name, "a table", |value| value.as_table().cloned())
+    }
+
+    /// Reads a table setting by setting.
+    pub fn section<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> Option<T> {
+        let table = self.table(name)?;
+        let mut section = Section::new(format!("{}.{name}", self.name), &table);
+        let value = read(&mut section);
+        if let Err(error) = section.finish() {
+            self.problems.extend(error.problems);
+        }
+        Some(value)
     }
 
     /// Reports a problem that the caller found with a setting.
@@ -136,6 +158,14 @@ impl<'t> Section<'t> {
             self.problem(name, format!("must be {expected}, is {value}"));
         }
         read
+    }
+}
+
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(number) => Some(*number),
+        Value::Integer(number) => Some(*number as f64),
+        _ => None,
     }
 }
 

@@ -1,26 +1,33 @@
 //! Fragments in the table of caches: the store behind the block.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Begin, Fragment, FragmentStore, Ticket, Vary, fragment_key};
 use crate::{
     BlockingCache, Caches,
-    cache::into_bytes,
+    alias::{Basis, Keep},
+    cache::{Loading, Patience, Queue, Step, into_bytes},
     codec::Content,
-    envelope::{Codec, TagVersion},
+    envelope::Codec,
     error::Result,
+    fill::{self, LoadingHere},
     settings::DEFAULT_ALIAS,
 };
 
 /// The alias that fragments go to, if the settings have it. The name is Django's.
 pub(super) const FRAGMENT_ALIAS: &str = "template_fragments";
 
+/// How long a fragment waits for another one who renders it. The thread that waits serves nobody else meanwhile.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
 /// What is known before the body runs.
 struct Opened {
-    tags: Result<Vec<TagVersion>>,
+    loading: Loading,
+    basis: Basis,
     started: Instant,
+    _here: LoadingHere,
 }
 
 impl FragmentStore for Caches {
@@ -29,32 +36,56 @@ impl FragmentStore for Caches {
     }
 
     fn begin(&self, fragment: &Fragment<'_>) -> Begin {
-        let Some(cache) = cache(self, fragment) else { return Begin::Miss(Ticket::empty()) };
-        let lookup = match cache.look_up(fragment.key) {
-            Ok(lookup) => lookup,
-            Err(error) => {
-                log::error!("fragment {} was not cached: {error}", fragment.name);
-                return Begin::Miss(Ticket::empty());
-            }
+        let Some(cache) = cache(self, fragment).map(|cache| cache.tags(fragment.tags.iter().cloned())) else {
+            return Begin::Miss(Ticket::empty());
         };
         let unpack = |content: &Content| {
             let stored = into_bytes(content)?;
             fragment.unpack(std::str::from_utf8(&stored).ok()?).map(str::to_owned)
         };
-        match cache.finish_get(fragment.key, lookup, unpack) {
-            Some(html) => Begin::Hit(html),
-            None => {
-                Begin::Miss(Ticket::new(Opened { tags: cache.tag_versions(fragment.tags), started: Instant::now() }))
+        let mut queue: Option<Queue> = None;
+        loop {
+            let opened = cache.final_key(fragment.key).and_then(|key| Ok((key, cache.find(fragment.key)?)));
+            let (final_key, found) = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    log::error!("fragment {} was not cached: {error}", fragment.name);
+                    return Begin::Miss(Ticket::empty());
+                }
+            };
+            let html = found.fresh().and_then(|hit| unpack(&hit.content));
+            cache.count(fragment.key, &found, html.is_some(), queue.is_some());
+            // A fragment inside of itself is rendered, and the outer one stored.
+            if html.is_none() && fill::is_loading(&final_key) {
+                return Begin::Miss(Ticket::empty());
+            }
+            let queue = queue.get_or_insert_with(|| Queue::new(final_key.clone(), MAX_WAIT));
+            if let Some(html) = html {
+                queue.leave();
+                return Begin::Hit(html);
+            }
+            match cache.take_turn(queue, fragment.key, &found, Patience::Waits) {
+                Step::Look => {}
+                Step::Load(loading) => {
+                    return match loading.basis(fragment.tags, false) {
+                        Ok(basis) => {
+                            let _here = LoadingHere::new(&final_key);
+                            Begin::Miss(Ticket::new(Opened { loading, basis, started: Instant::now(), _here }))
+                        }
+                        Err(_) => Begin::Miss(Ticket::empty()),
+                    };
+                }
+                Step::Held | Step::Alone | Step::Failed(_) => return Begin::Miss(Ticket::empty()),
             }
         }
     }
 
     fn finish(&self, fragment: &Fragment<'_>, ticket: Ticket, html: &str) {
-        let (Some(cache), Some(opened)) = (cache(self, fragment), ticket.open::<Opened>()) else { return };
-        let Ok(tags) = opened.tags else { return };
+        let Some(Opened { loading, basis, started, _here }) = ticket.open() else { return };
         let content = Content::Payload(Codec::Text, Bytes::from(fragment.pack(html)));
+        let keep = Keep { timeout: fragment.timeout, cost: started.elapsed(), ..Keep::default() };
         // Why it was not stored is in the log already, and the page has its markup.
-        let _ = cache.keep(fragment.key, &content, fragment.timeout, tags, opened.started.elapsed());
+        let _ = loading.keep(&content, keep, basis, Vec::new());
     }
 }
 

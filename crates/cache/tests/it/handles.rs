@@ -1,6 +1,13 @@
 //! The async handle does what the blocking one does, on a store that never blocks and on one that does.
 
-use std::{collections::HashMap, convert::Infallible};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use larder_cache::{Cache, Caches, Error, Timeout, backend::Sharing, settings::AliasSettings};
@@ -47,7 +54,7 @@ async fn every_verb(cache: Cache) {
     assert_eq!(cache.get_or_set("retyped", 60, || async { Ok::<_, Infallible>(7) }).await, Ok(7));
     assert_eq!(cache.get("retyped").await.unwrap(), Some(7));
     let failed = tagged.get_or_set("failed", 60, || async { Err::<i32, _>("upstream is down") }).await;
-    assert_eq!(failed, Err("upstream is down"));
+    assert_eq!(failed.unwrap_err().loader_error(), Some(&"upstream is down"));
     assert!(!tagged.has_key("failed").await.unwrap());
     tagged.invalidate_tags(["object"]).await.unwrap();
     assert_eq!(cache.get::<i32>("loaded").await.unwrap(), None);
@@ -91,17 +98,18 @@ async fn a_refused_key_is_an_error_and_bypasses_get_or_set() {
 async fn many_callers_of_a_missing_key_load_it_once() {
     for cache in [caches().1.default_cache(), caches().1.get("file").unwrap()] {
         cache.clear().await.unwrap();
-        let loads = std::cell::Cell::new(0);
+        let loads = Arc::new(AtomicUsize::new(0));
         let callers = (0..200).map(|_| {
-            cache.get_or_set("slow", 60, || async {
-                loads.set(loads.get() + 1);
+            let loads = Arc::clone(&loads);
+            cache.get_or_set("slow", 60, || async move {
+                loads.fetch_add(1, Ordering::Relaxed);
                 actix_web::rt::time::sleep(std::time::Duration::from_millis(20)).await;
                 Ok::<_, Infallible>(7)
             })
         });
         let values = futures_util::future::join_all(callers).await;
         assert_eq!(values, vec![Ok(7); 200]);
-        assert_eq!(loads.get(), 1);
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
         assert!(cache.delete("slow").await.unwrap());
     }
 }

@@ -73,7 +73,7 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
         // and yet be kept.
         .value("newest", move || {
             let (list, _) = object_list(&caches, &database)?;
-            Ok::<_, larder_models::Error>(list.cards.into_iter().take(NEWEST).collect::<Vec<_>>())
+            Ok::<_, Failure>(list.cards.into_iter().take(NEWEST).collect::<Vec<_>>())
         })
         .value("made_at", || Ok::<_, Failure>(now_millis()));
     state.page_with("levels.html", &page, lazy).await

@@ -2,7 +2,7 @@
 
 use actix_session::Session;
 use actix_web::{HttpRequest, HttpResponse, web};
-use larder_cache::{Caches, template::Lazy};
+use larder_cache::{Caches, LoadError, template::Lazy};
 use larder_models::{
     Database, Model, Object,
     invalidation::{ANY_OBJECT_TAG, OBJECTS_KEY},
@@ -51,7 +51,10 @@ impl Card {
 }
 
 /// Returns the list from the low-level cache, and whether it was there. Blocks.
-pub(super) fn object_list(caches: &Caches, database: &Database) -> larder_models::Result<(ObjectList, bool)> {
+pub(super) fn object_list(
+    caches: &Caches,
+    database: &Database,
+) -> Result<(ObjectList, bool), LoadError<larder_models::Error>> {
     let cache = caches.default_cache().blocking().tags([ANY_OBJECT_TAG]);
     let mut hit = true;
     let list = cache.get_or_set(OBJECTS_KEY, LIST_SECONDS, || {
@@ -61,8 +64,8 @@ pub(super) fn object_list(caches: &Caches, database: &Database) -> larder_models
             made_at: now_millis(),
             cards: objects.into_iter().map(Card::of).collect(),
         })
-    })?;
-    Ok((list, hit))
+    });
+    Ok((list?, hit))
 }
 
 #[derive(Serialize)]

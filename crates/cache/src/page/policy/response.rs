@@ -38,7 +38,9 @@ pub enum NotStored {
     TooLarge,
     /// The answer was to HEAD, so the body is not there to be kept.
     Head,
-    /// The store does not answer, refuses, or keeps nothing.
+    /// Something that it shows was invalidated while it was made.
+    Overtaken,
+    /// The store does not answer, refuses, keeps nothing, or another one makes the same page.
     Store,
 }
 
@@ -56,6 +58,7 @@ impl fmt::Display for NotStored {
             NotStored::Streaming => "streaming",
             NotStored::TooLarge => "too-large",
             NotStored::Head => "head",
+            NotStored::Overtaken => "overtaken",
             NotStored::Store => "store",
         })
     }

@@ -1,0 +1,323 @@
+//! Looking an entry up, and telling why it is of no use.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use super::Alias;
+use crate::{
+    backend::{Entry, Value},
+    clock::Timestamp,
+    codec::Content,
+    envelope::{Envelope, TagList},
+    error::Result,
+    events::{self, MissReason},
+    key::Key,
+    timeout::Expiry,
+};
+
+/// What a look-up came to.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) state: State,
+    /// What stands in the store, be it of use or not.
+    pub(crate) seen: Option<Value>,
+    /// How long it took, if anybody wants to know.
+    pub(crate) took: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) enum State {
+    Fresh(Hit),
+    /// Past its time, and kept for a while.
+    Stale(Hit),
+    Missing(MissReason),
+}
+
+/// An entry that no invalidation stands against.
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) content: Content,
+    pub(crate) created: Option<Timestamp>,
+    pub(crate) fresh_until: Expiry,
+    pub(crate) kept_until: Expiry,
+    pub(crate) cost: Duration,
+    /// Until when somebody has the right to load it again.
+    pub(crate) held_until: Option<Timestamp>,
+    #[expect(dead_code, reason = "explained soon")]
+    pub(crate) tags: TagList,
+    pub(crate) stored_bytes: usize,
+}
+
+impl Found {
+    pub(crate) fn unavailable() -> Self {
+        Found { state: State::Missing(MissReason::Unavailable), seen: None, took: None }
+    }
+
+    pub(crate) fn fresh(&self) -> Option<&Hit> {
+        match &self.state {
+            State::Fresh(hit) => Some(hit),
+            _ => None,
+        }
+    }
+
+    /// Returns the value if it is fresh, as the plain verbs want it.
+    pub(crate) fn into_fresh(self) -> std::result::Result<Hit, MissReason> {
+        match self.state {
+            State::Fresh(hit) => Ok(hit),
+            State::Stale(_) => Err(MissReason::Expired),
+            State::Missing(reason) => Err(reason),
+        }
+    }
+
+    /// Returns why there is no fresh value, for those who found none.
+    pub(crate) fn why_missing(&self) -> MissReason {
+        match &self.state {
+            State::Missing(reason) => reason.clone(),
+            _ => MissReason::Expired,
+        }
+    }
+}
+
+impl Hit {
+    /// Returns when it stops to be fresh.
+    pub(crate) fn fresh_end(&self) -> Expiry {
+        if self.fresh_until == Expiry::Never { self.kept_until } else { self.fresh_until }
+    }
+
+    /// Returns how long after its own time it is kept.
+    pub(crate) fn stale_for(&self) -> Duration {
+        match (self.fresh_until, self.kept_until) {
+            (Expiry::At(fresh), Expiry::At(kept)) => kept.saturating_since(fresh),
+            _ => Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn is_held(&self, now: Timestamp) -> bool {
+        self.held_until.is_some_and(|until| until > now)
+    }
+}
+
+impl Alias {
+    /// Looks a key up. `hints` are tags that the entry is expected to carry: they are read in the same round trip.
+    pub(crate) fn find(&self, key: &Key<'_>, version: i64, hints: &[String]) -> Result<Found> {
+        let started = events::are_timed().then(Instant::now);
+        let final_key = self.keys.final_key(key, version)?;
+        let part = self.store.part_of(&final_key);
+        let mut batch = Batch::default();
+        let read = match self.generations.known(part) {
+            Some(generation) if hints.is_empty() => self.store.get(&final_key).map(|entry| (entry, generation)),
+            known => self.read_along(&final_key, part, known, hints, &mut batch),
+        };
+        let mut found = match read {
+            Ok((None, _)) => Found { state: State::Missing(MissReason::Absent), seen: None, took: None },
+            Ok((Some(entry), generation)) => self.open(key, entry, generation, &mut batch)?,
+            Err(error) if error.is_outage() => Found::unavailable(),
+            Err(error) => return Err(error),
+        };
+        found.took = started.map(|started| started.elapsed());
+        Ok(found)
+    }
+
+    /// Looks several keys up, in one round trip for all of them and one for their tags.
+    pub(crate) fn find_many(&self, keys: &[Key<'_>], version: i64, hints: &[String]) -> Result<Vec<Found>> {
+        let started = events::are_timed().then(Instant::now);
+        let mut batch = Batch::default();
+        let entries = match self.read_many(keys, version, hints, &mut batch) {
+            Err(error) if error.is_outage() => return Ok(keys.iter().map(|_| Found::unavailable()).collect()),
+            entries => entries?,
+        };
+        self.read_tags_of(&entries, &mut batch)?;
+        let found: Result<Vec<Found>> = keys
+            .iter()
+            .zip(entries)
+            .map(|(key, (entry, generation))| match entry {
+                Some(entry) => self.open(key, entry, generation, &mut batch),
+                None => Ok(Found { state: State::Missing(MissReason::Absent), seen: None, took: None }),
+            })
+            .collect();
+        let took = started.map(|started| started.elapsed());
+        Ok(found?.into_iter().map(|found| Found { took, ..found }).collect())
+    }
+
+    fn read_along(
+        &self,
+        final_key: &str,
+        part: usize,
+        known: Option<u64>,
+        hints: &[String],
+        batch: &mut Batch,
+    ) -> Result<(Option<Entry>, u64)> {
+        let tag_keys = self.tag_keys(hints.iter().map(String::as_str))?;
+        let mut keys = vec![final_key];
+        keys.extend(tag_keys.iter().map(String::as_str));
+        if known.is_none() {
+            keys.push(self.generations.key(part));
+        }
+        let asked = Instant::now();
+        let mut entries = self.store.get_many(&keys)?;
+        let generation = match known {
+            Some(generation) => generation,
+            None => {
+                let found = entries.pop().flatten().map(|entry| entry.value);
+                self.generations.learn(&*self.store, part, found, asked)?
+            }
+        };
+        let mut entries = entries.into_iter();
+        let entry = entries.next().flatten();
+        batch.note(hints.iter().cloned(), entries);
+        Ok((entry, generation))
+    }
+
+    fn read_many(
+        &self,
+        keys: &[Key<'_>],
+        version: i64,
+        hints: &[String],
+        batch: &mut Batch,
+    ) -> Result<Vec<(Option<Entry>, u64)>> {
+        let final_keys = self.final_keys(keys, version)?;
+        let parts: Vec<usize> = final_keys.iter().map(|key| self.store.part_of(key)).collect();
+        for part in 0..self.store.parts().max(1) {
+            if parts.contains(&part) {
+                // A part that does not answer must not take the others' keys with it.
+                let _ = self.generations.current(&*self.store, part);
+            }
+        }
+        let tag_keys = self.tag_keys(hints.iter().map(String::as_str))?;
+        let all: Vec<&str> = final_keys.iter().chain(&tag_keys).map(String::as_str).collect();
+        let mut entries = self.store.get_many(&all)?;
+        let tags = entries.split_off(keys.len());
+        batch.note(hints.iter().cloned(), tags);
+        let with_generations = entries.into_iter().zip(parts);
+        Ok(with_generations.map(|(entry, part)| (entry, self.generations.known(part).unwrap_or_default())).collect())
+    }
+
+    /// Reads the tags of many entries at once.
+    fn read_tags_of(&self, entries: &[(Option<Entry>, u64)], batch: &mut Batch) -> Result<()> {
+        let envelopes = entries.iter().filter_map(|(entry, _)| self.envelope(&entry.as_ref()?.value));
+        let names: BTreeSet<String> = envelopes
+            .flat_map(|envelope| envelope.tags.iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>())
+            .collect();
+        let unread: Vec<String> = names.into_iter().filter(|name| !batch.knows(name)).collect();
+        self.read_tags(&unread, batch)
+    }
+
+    fn read_tags(&self, names: &[String], batch: &mut Batch) -> Result<()> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let keys = self.tag_keys(names.iter().map(String::as_str))?;
+        let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        match self.store.get_many(&key_refs) {
+            Ok(entries) => batch.note(names.iter().cloned(), entries),
+            // Unread, they match no version.
+            Err(error) if error.is_outage() => batch.is_incomplete = true,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Reads an entry and finds out what stands against it.
+    fn open(&self, key: &Key<'_>, entry: Entry, generation: u64, batch: &mut Batch) -> Result<Found> {
+        let missing = |reason| State::Missing(reason);
+        let stored = match &entry.value {
+            Value::Integer(number) => {
+                let hit = Hit {
+                    content: Content::Integer(*number),
+                    created: None,
+                    fresh_until: Expiry::Never,
+                    kept_until: entry.expiry,
+                    cost: Duration::ZERO,
+                    held_until: None,
+                    tags: TagList::default(),
+                    stored_bytes: entry.value.len(),
+                };
+                return Ok(Found { state: State::Fresh(hit), seen: Some(entry.value), took: None });
+            }
+            Value::Bytes(bytes) => bytes,
+        };
+        // Memory of this process does not rot on the way.
+        let state = match Envelope::decode(stored, self.capabilities.blocking) {
+            Err(why) => missing(MissReason::Unreadable(why)),
+            Ok(envelope) if envelope.generation != generation => missing(MissReason::Cleared),
+            Ok(envelope) => self.judge(key, envelope, batch)?,
+        };
+        Ok(Found { state, seen: Some(entry.value), took: None })
+    }
+
+    fn judge(&self, key: &Key<'_>, envelope: Envelope, batch: &mut Batch) -> Result<State> {
+        let now = self.clock.now();
+        let held_until = envelope.ticket.map(|ticket| ticket.until);
+        let Some(payload) = &envelope.payload else {
+            let is_held = held_until.is_some_and(|until| until > now);
+            return Ok(State::Missing(if is_held { MissReason::Loading } else { MissReason::Absent }));
+        };
+        if let Some(reason) = self.changed_tag(&envelope.tags, batch)? {
+            return Ok(State::Missing(reason));
+        }
+        // Another process may have stored it, perhaps before this one started.
+        if self.capabilities.blocking && !envelope.tags.is_empty() {
+            self.remember(key, &envelope.tags);
+        }
+        let content = match payload.unpack() {
+            Ok(bytes) => Content::Payload(payload.codec(), bytes),
+            Err(why) => return Ok(State::Missing(MissReason::Unreadable(why))),
+        };
+        let hit = Hit {
+            content,
+            created: Some(envelope.created),
+            fresh_until: envelope.fresh_until,
+            kept_until: envelope.kept_until,
+            cost: envelope.cost,
+            held_until,
+            stored_bytes: payload.stored_bytes(),
+            tags: envelope.tags,
+        };
+        Ok(if envelope.expired || hit.fresh_until.has_passed(now) { State::Stale(hit) } else { State::Fresh(hit) })
+    }
+
+    /// Returns the reason if a tag no longer has the version that an entry remembers.
+    fn changed_tag(&self, tags: &TagList, batch: &mut Batch) -> Result<Option<MissReason>> {
+        if tags.is_empty() {
+            return Ok(None);
+        }
+        if !batch.is_incomplete {
+            let unread = tags.iter().map(|(name, _)| name).filter(|name| !batch.knows(name));
+            self.read_tags(&unread.map(str::to_owned).collect::<Vec<_>>(), batch)?;
+        }
+        if batch.is_incomplete && tags.iter().any(|(name, _)| !batch.knows(name)) {
+            return Ok(Some(MissReason::Unavailable));
+        }
+        let half_told = self.half_told();
+        let changed = tags.iter().find(|(name, version)| !batch.has(name, *version) || half_told.contains(*name));
+        Ok(changed.map(|(name, _)| MissReason::TagChanged(name.to_owned())))
+    }
+}
+
+/// The versions of tags that were read in the course of one look-up.
+#[derive(Debug, Default)]
+struct Batch {
+    tags: Vec<(String, Option<u64>)>,
+    /// Whether some could not be read.
+    is_incomplete: bool,
+}
+
+impl Batch {
+    fn note(&mut self, names: impl IntoIterator<Item = String>, entries: impl IntoIterator<Item = Option<Entry>>) {
+        let versions = entries.into_iter().map(|entry| match entry?.value {
+            Value::Integer(version) => Some(version.cast_unsigned()),
+            Value::Bytes(_) => None,
+        });
+        self.tags.extend(names.into_iter().zip(versions));
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.tags.iter().any(|(known, _)| known == name)
+    }
+
+    fn has(&self, name: &str, version: u64) -> bool {
+        self.tags.iter().any(|(known, current)| known == name && *current == Some(version))
+    }
+}

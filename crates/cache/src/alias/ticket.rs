@@ -1,0 +1,326 @@
+//! Tickets: the right to load a key, kept in the store under the key itself.
+//!
+//! Whoever loads a missing key first puts a ticket there, an entry without a value, and in the end replaces it by what he
+//! loaded. Whoever refreshes a stale value puts his ticket into its entry. Whatever happens to the key meanwhile (it is
+//! deleted, set, expired, evicted, the store is flushed or restarted) takes the ticket away, so the replacement fails and
+//! the value, which may be older than what happened, is not stored. Tickets are compared by a random number and not by
+//! time; time only limits how long the ticket of a process that died stands in the way of others.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{Alias, Found, Keep, State};
+use crate::{
+    backend::{Sharing, Value},
+    codec::Content,
+    envelope::{Envelope, TagList, TagVersion, Ticket},
+    error::Result,
+    key::Key,
+    tags,
+    timeout::Expiry,
+};
+
+/// How long a ticket is valid that nobody renews: so long does a process that died keep others waiting.
+const TICKET_FOR: Duration = Duration::from_secs(10);
+
+/// How old a ticket gets before it is renewed.
+const RENEW_AFTER: Duration = Duration::from_secs(3);
+
+/// How long a ticket is valid in the memory of this process, which dies with its tickets.
+const PROCESS_TICKET_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// How long what is left of a released ticket stays: the shortest time that every store knows.
+const RELEASED_FOR: Duration = Duration::from_secs(1);
+
+/// For how many keys the tags are remembered that their loaders found out.
+const MAX_DISCOVERED: usize = 10_000;
+
+/// What came of the attempt to get a ticket.
+#[derive(Debug)]
+pub(crate) enum Claimed {
+    Granted(Claim),
+    /// Somebody else has it.
+    Held,
+    /// The key is not as it was found: look again.
+    Changed,
+}
+
+/// A ticket that was granted. One that is dropped is released by the next maintenance.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    key: Key<'static>,
+    final_key: String,
+    held: Arc<Mutex<Held>>,
+    token: u64,
+}
+
+/// A ticket as it stands in the store.
+#[derive(Debug)]
+struct Held {
+    envelope: Envelope,
+    value: Value,
+    renewed: Instant,
+    is_lost: bool,
+}
+
+/// What must be known before a loader runs, so that an invalidation during the load is noticed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Basis {
+    /// The versions of the tags that are known beforehand.
+    known: Vec<TagVersion>,
+    /// How many of them the caller gave; the others are those that the loader found out last time.
+    given: usize,
+    /// The mark that every invalidation of a tag changes; only read where tags may be found out.
+    any_tag: Option<u64>,
+}
+
+impl Basis {
+    /// Returns the versions of the tags that were known beforehand.
+    #[cfg(feature = "page")]
+    pub(crate) fn known(&self) -> &[TagVersion] {
+        &self.known
+    }
+}
+
+/// What became of a loaded value.
+#[derive(Debug)]
+pub(crate) enum Finished {
+    Kept,
+    /// It is not stored: something was invalidated while it was loaded.
+    Overtaken,
+}
+
+/// The tickets that this process has, and the tags that its loaders found out.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets {
+    held: Mutex<HashMap<u64, Registered>>,
+    discovered: Mutex<HashMap<String, Vec<String>>>,
+}
+
+impl Alias {
+    /// Tries to get the ticket for a key that was looked up.
+    pub(crate) fn claim(&self, key: &Key<'_>, version: i64, found: &Found) -> Result<Claimed> {
+        let final_key = self.keys.final_key(key, version)?;
+        let now = self.clock.now();
+        let old = found.seen.as_ref().and_then(|seen| self.envelope(seen));
+        if old.as_ref().and_then(|old| old.ticket).is_some_and(|ticket| ticket.until > now) {
+            return Ok(Claimed::Held);
+        }
+        let valid_for = if self.capabilities.sharing == Sharing::Process { PROCESS_TICKET_FOR } else { TICKET_FOR };
+        let until = now.saturating_add(valid_for);
+        let token = tags::random()?;
+        let ticket = Some(Ticket { token, until });
+        let envelope = match (&found.state, old) {
+            // The value stays, for those who may still see it.
+            (State::Fresh(_) | State::Stale(_), Some(old)) => Envelope { ticket, ..old },
+            _ => Envelope {
+                created: now,
+                fresh_until: Expiry::Never,
+                kept_until: Expiry::At(until),
+                expired: false,
+                cost: Duration::ZERO,
+                generation: self.generations.current(&*self.store, self.store.part_of(&final_key))?,
+                ticket,
+                tags: TagList::default(),
+                payload: None,
+            },
+        };
+        let value = Value::Bytes(envelope.encode());
+        let is_ours = match &found.seen {
+            None => self.store.add(&final_key, &value, envelope.kept_until)?,
+            Some(seen) => self.store.replace(&final_key, seen, &value, envelope.kept_until)?,
+        };
+        if !is_ours {
+            return Ok(Claimed::Changed);
+        }
+        let held = Arc::new(Mutex::new(Held { envelope, value, renewed: Instant::now(), is_lost: false }));
+        self.tickets.held().insert(token, (final_key.clone(), Arc::clone(&held)));
+        Ok(Claimed::Granted(Claim { key: key.clone().into_owned(), final_key, held, token }))
+    }
+
+    /// Reads what a load must be compared with. Call it when the ticket was granted and before the loader runs.
+    pub(crate) fn basis(&self, claim: Option<&Claim>, tags: &[String], may_discover: bool) -> Result<Basis> {
+        if !self.capabilities.stores {
+            return Ok(Basis::default());
+        }
+        let mut names = tags.to_vec();
+        let mut any_tag = None;
+        if may_discover {
+            let last = claim.and_then(|claim| self.tickets.discovered().get(&claim.final_key).cloned());
+            names.extend(last.into_iter().flatten().filter(|name| !tags.contains(name)));
+            any_tag = Some(self.any_tag()?);
+        }
+        Ok(Basis { known: self.tag_versions(&names)?, given: tags.len(), any_tag })
+    }
+
+    /// Stores a loaded value in the place of its ticket.
+    pub(crate) fn finish(
+        &self,
+        claim: Claim,
+        content: &Content,
+        keep: Keep,
+        basis: Basis,
+        discovered: Vec<String>,
+    ) -> Result<Finished> {
+        let Some(tags) = self.tags_for(&claim, basis, discovered)? else {
+            self.journal.overtaken(&claim.key, keep.cost);
+            self.release(claim, None)?;
+            return Ok(Finished::Overtaken);
+        };
+        let keep = Keep { tags, ..keep };
+        let Some(until) = self.until(&keep) else {
+            self.release(claim, None)?;
+            return Ok(Finished::Kept);
+        };
+        let key = claim.key.clone();
+        let (replaced, value) = {
+            let held = self.tickets.give_back(&claim);
+            // Of the generation that it was loaded in, which may be over.
+            let value = self.seal(content, &keep, until, held.envelope.generation);
+            (self.store.replace(&claim.final_key, &held.value, &value, until.kept), value)
+        };
+        match replaced {
+            Ok(true) => {
+                self.stored(&key, content, &value, &keep);
+                Ok(Finished::Kept)
+            }
+            Ok(false) => {
+                self.journal.overtaken(&key, keep.cost);
+                Ok(Finished::Overtaken)
+            }
+            Err(error) => {
+                self.journal.not_stored(&key, &error);
+                self.release(claim, None)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the versions that a loaded value's tags had before it was loaded; `None` if that cannot be told.
+    fn tags_for(&self, claim: &Claim, basis: Basis, discovered: Vec<String>) -> Result<Option<Vec<TagVersion>>> {
+        let Basis { known, given, any_tag } = basis;
+        let (given, foreseen) = known.split_at(given.min(known.len()));
+        let mut tags = given.to_vec();
+        let mut unforeseen = Vec::new();
+        for name in &discovered {
+            if tags.iter().any(|tag| tag.name == *name) || unforeseen.contains(name) {
+                continue;
+            }
+            match foreseen.iter().find(|tag| tag.name == *name) {
+                Some(tag) => tags.push(tag.clone()),
+                None => unforeseen.push(name.clone()),
+            }
+        }
+        if !discovered.is_empty() {
+            self.tickets.discovered_for(&claim.final_key, discovered);
+        }
+        if unforeseen.is_empty() {
+            return Ok(Some(tags));
+        }
+        // Versions first: should one of them be new, the mark that is read after it is new too.
+        tags.extend(self.tag_versions(&unforeseen)?);
+        Ok((any_tag == Some(self.any_tag()?)).then_some(tags))
+    }
+
+    /// Gives a ticket up. `pause` leaves it in place for so long where there is a stale value, so that nobody tries again
+    /// at once.
+    pub(crate) fn release(&self, claim: Claim, pause: Option<Duration>) -> Result<()> {
+        let held = self.tickets.give_back(&claim);
+        self.release_held(&claim.final_key, &held, pause)
+    }
+
+    fn release_held(&self, final_key: &str, held: &Held, pause: Option<Duration>) -> Result<()> {
+        let old = held.envelope.clone();
+        let Some(ticket) = old.ticket.filter(|_| !held.is_lost) else { return Ok(()) };
+        let now = self.clock.now();
+        let ticket = pause.map(|pause| Ticket { until: now.saturating_add(pause), ..ticket });
+        let new = match old.payload {
+            Some(_) => Envelope { ticket, ..old },
+            None => Envelope { ticket: None, kept_until: Expiry::At(now.saturating_add(RELEASED_FOR)), ..old },
+        };
+        let kept_until = new.kept_until;
+        self.store.replace(final_key, &held.value, &Value::Bytes(new.encode()), kept_until).map(drop)
+    }
+
+    /// Prolongs the tickets of loads that are under way, and releases those whose load ended without a word.
+    pub(super) fn renew_tickets(&self) {
+        let (abandoned, under_way) = self.tickets.sorted_out();
+        for (final_key, held) in abandoned {
+            let _ = self.release_held(&final_key, &lock(&held), None);
+        }
+        if self.capabilities.sharing == Sharing::Process {
+            return;
+        }
+        for (final_key, held) in under_way {
+            self.renew(&final_key, &mut lock(&held));
+        }
+    }
+
+    fn renew(&self, final_key: &str, held: &mut Held) {
+        let Some(ticket) = held.envelope.ticket else { return };
+        if held.is_lost || held.renewed.elapsed() < RENEW_AFTER {
+            return;
+        }
+        let until = self.clock.now().saturating_add(TICKET_FOR);
+        let mut envelope = Envelope { ticket: Some(Ticket { until, ..ticket }), ..held.envelope.clone() };
+        if envelope.payload.is_none() {
+            envelope.kept_until = Expiry::At(until);
+        }
+        let value = Value::Bytes(envelope.encode());
+        match self.store.replace(final_key, &held.value, &value, envelope.kept_until) {
+            Ok(true) => *held = Held { envelope, value, renewed: Instant::now(), is_lost: false },
+            // After an error nobody knows which of the two stands there; either expires.
+            Ok(false) | Err(_) => held.is_lost = true,
+        }
+    }
+
+    fn any_tag(&self) -> Result<u64> {
+        let names = [Key::any_tag().label().to_owned()];
+        let versions = tags::versions(&*self.store, &names, &[self.any_tag_key()?])?;
+        versions.first().map(|mark| mark.version).ok_or_else(|| self.unavailable())
+    }
+}
+
+type Registered = (String, Arc<Mutex<Held>>);
+
+impl Tickets {
+    /// Takes out the tickets whose claim was dropped; returns them and the others.
+    fn sorted_out(&self) -> (Vec<Registered>, Vec<Registered>) {
+        let mut held = self.held();
+        let is_abandoned = |(_, held): &Registered| Arc::strong_count(held) == 1;
+        let tokens: Vec<u64> =
+            held.iter().filter(|(_, ticket)| is_abandoned(ticket)).map(|(token, _)| *token).collect();
+        let abandoned = tokens.iter().filter_map(|token| held.remove(token)).collect();
+        (abandoned, held.values().cloned().collect())
+    }
+
+    /// Ends the renewal of a ticket and returns it as it stands in the store.
+    fn give_back<'c>(&self, claim: &'c Claim) -> MutexGuard<'c, Held> {
+        self.held().remove(&claim.token);
+        lock(&claim.held)
+    }
+
+    fn discovered_for(&self, final_key: &str, tags: Vec<String>) {
+        let mut discovered = self.discovered();
+        if discovered.len() >= MAX_DISCOVERED && !discovered.contains_key(final_key) {
+            discovered.clear();
+        }
+        discovered.insert(final_key.to_owned(), tags);
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, Registered>> {
+        lock(&self.held)
+    }
+
+    fn discovered(&self) -> MutexGuard<'_, HashMap<String, Vec<String>>> {
+        lock(&self.discovered)
+    }
+}
+
+/// No code panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,254 @@
+//! Who loads a key that was looked up in vain: one caller in this process, and of all processes one.
+
+use std::{
+    any::Any,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{BlockingCache, Cache};
+use crate::{
+    alias::{Basis, Claim, Claimed, Finished, Found, Keep},
+    codec::Content,
+    error::Result,
+    fill::{Fill, Outcome, Turn},
+    key::Key,
+};
+
+/// The pauses between looks at a key that another process is loading.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a caller lets others go first whose values come to nothing.
+const MAX_ROUNDS: usize = 10;
+
+/// What a caller does next who has no value.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Load it, and store it.
+    Load(Loading),
+    /// Look it up again.
+    Look,
+    /// Another one is loading it, and this caller did not want to wait.
+    Held,
+    /// Load it, and do not store it.
+    Alone,
+    /// The load that this caller waited for failed.
+    Failed(Arc<dyn Any + Send + Sync>),
+}
+
+/// Whether a caller has the time to wait for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Waits,
+    Hurries,
+}
+
+/// The place of a caller in the queue for a key.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    final_key: String,
+    fill: Option<Fill>,
+    /// Whether waiting is in vain.
+    is_futile: bool,
+    deadline: Instant,
+    pause: Duration,
+    rounds: usize,
+}
+
+/// What a caller shall do before the next look.
+enum Then {
+    Step(Step),
+    Wait(Arc<crate::fill::Flight>, Duration),
+    Sleep(Duration),
+}
+
+impl Queue {
+    pub(crate) fn new(final_key: String, max_wait: Duration) -> Self {
+        // A wait beyond what the clock can say is a day.
+        let now = Instant::now();
+        let deadline = now.checked_add(max_wait).unwrap_or(now + Duration::from_secs(86_400));
+        Queue { final_key, fill: None, is_futile: false, deadline, pause: FIRST_PAUSE, rounds: 0 }
+    }
+
+    #[cfg(feature = "page")]
+    pub(crate) fn is_for(&self, final_key: &str) -> bool {
+        self.final_key == final_key
+    }
+
+    /// Says that a value was found that others can find too.
+    pub(crate) fn leave(&mut self) {
+        if let Some(fill) = self.fill.take() {
+            fill.end(Outcome::Kept);
+        }
+    }
+
+    /// Joins those who load or wait in this process; `None` if this caller is the first of them.
+    fn join(&mut self, cache: &BlockingCache, patience: Patience) -> Option<Then> {
+        if self.fill.is_some() {
+            return None;
+        }
+        self.rounds += 1;
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match cache.fills.join(&self.final_key) {
+            Turn::First(fill) => {
+                self.fill = Some(fill);
+                None
+            }
+            Turn::Wait(_) if patience == Patience::Hurries => Some(Then::Step(Step::Held)),
+            Turn::Wait(flight) if !left.is_zero() && self.rounds <= MAX_ROUNDS => Some(Then::Wait(flight, left)),
+            Turn::Wait(_) => Some(Then::Step(Step::Alone)),
+            Turn::Alone => {
+                self.is_futile = true;
+                None
+            }
+        }
+    }
+
+    fn after_wait(outcome: Option<Outcome>) -> Step {
+        match outcome {
+            Some(Outcome::Kept | Outcome::Again) => Step::Look,
+            Some(Outcome::Failed(error)) => Step::Failed(error),
+            Some(Outcome::NotKept) | None => Step::Alone,
+        }
+    }
+
+    /// Goes on from the attempt of the first in this process to be the first of all.
+    fn claimed(&mut self, cache: &BlockingCache, claimed: Result<Claimed>, patience: Patience) -> Then {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        match claimed {
+            Ok(Claimed::Granted(claim)) => {
+                let loading = Loading { cache: cache.clone(), claim: Some(claim), fill: self.fill.take() };
+                Then::Step(Step::Load(loading))
+            }
+            Ok(Claimed::Changed) if !left.is_zero() => Then::Step(Step::Look),
+            Ok(Claimed::Held) if patience == Patience::Hurries => {
+                self.leave();
+                Then::Step(Step::Held)
+            }
+            Ok(Claimed::Held) if !left.is_zero() && !self.is_futile => {
+                let pause = self.pause.min(left);
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                Then::Sleep(pause)
+            }
+            Ok(Claimed::Held | Claimed::Changed) => Then::Step(Step::Alone),
+            Err(_) => {
+                if let Some(fill) = self.fill.take() {
+                    fill.end(Outcome::NotKept);
+                }
+                Then::Step(Step::Alone)
+            }
+        }
+    }
+}
+
+impl BlockingCache {
+    pub(crate) fn take_turn(&self, queue: &mut Queue, key: &Key<'_>, found: &Found, patience: Patience) -> Step {
+        if !self.alias.capabilities.stores {
+            return Step::Alone;
+        }
+        let then = queue.join(self, patience).unwrap_or_else(|| {
+            let claimed = self.alias.claim(key, self.key_version(), found);
+            queue.claimed(self, claimed, patience)
+        });
+        match then {
+            Then::Step(step) => step,
+            Then::Wait(flight, limit) => Queue::after_wait(flight.wait_blocking(limit)),
+            Then::Sleep(pause) => {
+                self.alias.clock.sleep(pause);
+                Step::Look
+            }
+        }
+    }
+}
+
+impl Cache {
+    pub(crate) async fn take_turn(&self, queue: &mut Queue, key: &Key<'_>, found: Found, patience: Patience) -> Step {
+        if !self.capabilities().stores {
+            return Step::Alone;
+        }
+        let then = match queue.join(&self.blocking, patience) {
+            Some(then) => then,
+            None => {
+                let key = key.clone().into_owned();
+                let claimed = self.try_run(move |cache| cache.alias.claim(&key, cache.key_version(), &found)).await;
+                queue.claimed(&self.blocking, claimed, patience)
+            }
+        };
+        match then {
+            Then::Step(step) => step,
+            Then::Wait(flight, limit) => Queue::after_wait(flight.wait(limit).await),
+            Then::Sleep(pause) => {
+                tokio::time::sleep(pause).await;
+                Step::Look
+            }
+        }
+    }
+}
+
+/// The right to load a key and to store what was loaded. Dropped, it is given up, and the next may try.
+#[derive(Debug)]
+pub(crate) struct Loading {
+    cache: BlockingCache,
+    claim: Option<Claim>,
+    fill: Option<Fill>,
+}
+
+impl Loading {
+    /// Reads what the load must be compared with. Call it before the loader runs.
+    pub(crate) fn basis(&self, tags: &[String], may_discover: bool) -> Result<Basis> {
+        self.cache.alias.basis(self.claim.as_ref(), tags, may_discover)
+    }
+
+    /// Stores what was loaded, unless it was overtaken.
+    pub(crate) fn keep(
+        mut self,
+        content: &Content,
+        keep: Keep,
+        basis: Basis,
+        discovered: Vec<String>,
+    ) -> Result<Finished> {
+        let Some(claim) = self.claim.take() else { return Ok(Finished::Overtaken) };
+        let finished = self.cache.alias.finish(claim, content, keep, basis, discovered);
+        self.end(match &finished {
+            Ok(Finished::Kept) => Outcome::Kept,
+            Ok(Finished::Overtaken) => Outcome::Again,
+            Err(_) => Outcome::NotKept,
+        });
+        finished
+    }
+
+    /// Gives up what cannot be stored: nobody needs to wait for the next one.
+    pub(crate) fn give_up(mut self) {
+        self.release(None);
+        self.end(Outcome::NotKept);
+    }
+
+    /// Gives up after the loader failed; where there is a stale value, nobody tries again before `pause` is over.
+    pub(crate) fn fail(mut self, error: Arc<dyn Any + Send + Sync>, pause: Duration) {
+        self.release(Some(pause));
+        self.end(Outcome::Failed(error));
+    }
+
+    fn release(&mut self, pause: Option<Duration>) {
+        if let Some(claim) = self.claim.take() {
+            // A ticket that cannot be released expires.
+            let _ = self.cache.alias.release(claim, pause);
+        }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(fill) = self.fill.take() {
+            fill.end(outcome);
+        }
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        // Where the store may block, nobody waits for it here: the maintenance releases the ticket.
+        if !self.cache.alias.capabilities.blocking {
+            self.release(None);
+        }
+    }
+}
