@@ -17,7 +17,7 @@ pub(crate) use self::{
     ticket::{Basis, Claim, Claimed, Finished, Tickets},
 };
 use crate::{
-    backend::{Backend, Capabilities, Stats, Value},
+    backend::{Backend, Capabilities, Stats, Value, near::Near},
     chance::Chance,
     clock::Clock,
     codec::{Content, pack_integer},
@@ -38,12 +38,16 @@ const MAX_ROUNDS: usize = 100;
 pub(crate) struct Alias {
     pub(crate) name: String,
     pub(crate) store: Box<dyn Backend>,
+    /// Copies of what look-ups found in the store.
+    pub(crate) near: Option<Near>,
     pub(crate) capabilities: Capabilities,
     pub(crate) keys: KeySpace,
     pub(crate) version: i64,
     pub(crate) timeout: Timeout,
     pub(crate) load_options: LoadOptions,
     pub(crate) compress_above: Option<usize>,
+    /// How long an async caller waits for a store that blocks.
+    pub(crate) deadline: Duration,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
     pub(crate) journal: Journal,

@@ -11,6 +11,7 @@ pub(crate) mod guarded;
 pub mod locmem;
 #[cfg(feature = "memcached")]
 pub mod memcached;
+pub(crate) mod near;
 mod options;
 
 pub use options::{DEFAULT_CULL_FREQUENCY, DEFAULT_MAX_ENTRIES, Options};

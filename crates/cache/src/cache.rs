@@ -16,6 +16,7 @@
 
 mod blocking;
 mod load;
+mod load_many;
 mod turn;
 
 use std::{collections::HashMap, sync::Arc};
@@ -27,7 +28,7 @@ use tokio::sync::Semaphore;
 use crate::{
     alias::{Alias, Found},
     backend::{Capabilities, Stats},
-    codec::{self, Content},
+    codec::{self, Content, Format},
     envelope::Codec,
     error::{Error, Result},
     events::Counts,
@@ -38,14 +39,17 @@ use crate::{
 
 pub use blocking::BlockingCache;
 pub(crate) use load::facts;
-pub(crate) use turn::{Loading, Patience, Queue, Step};
+pub(crate) use turn::Loading;
+#[cfg(any(feature = "page", feature = "template"))]
+pub(crate) use turn::{Patience, Queue, Step};
 
 /// How many operations of one alias may wait for a blocking store at once.
 pub(crate) const MAX_WAITING: usize = 256;
 
 /// The async handle on one alias. Cheap to clone.
 ///
-/// Stores that never block are called where the caller stands; others on the blocking pool, behind a bounded queue.
+/// Stores that never block are called where the caller stands; others on the blocking pool, behind a bounded queue and
+/// under a deadline. The runtime must have its timer enabled, as actix's and `#[tokio::main]`'s has.
 /// The verbs and their errors are those of [`BlockingCache`], plus [`Error::Overloaded`] when the queue is full.
 /// Deletions and invalidations are never refused for that.
 ///
@@ -116,6 +120,13 @@ impl Cache {
         self
     }
 
+    /// As [`BlockingCache::format`].
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.blocking = self.blocking.format(format);
+        self
+    }
+
     /// As [`BlockingCache::because`].
     #[must_use]
     pub fn because(mut self, cause: impl Into<Arc<str>>) -> Self {
@@ -175,7 +186,7 @@ impl Cache {
         timeout: impl Into<Timeout>,
     ) -> Result<()> {
         let key = key.into().into_owned();
-        let content = codec::encode(&key, value)?;
+        let content = self.blocking.encode(&key, value)?;
         let timeout = timeout.into();
         self.run(move |cache| cache.put(&key, &content, timeout)).await
     }
@@ -204,7 +215,7 @@ impl Cache {
         values: impl IntoIterator<Item = (K, T)>,
         timeout: impl Into<Timeout>,
     ) -> Result<Vec<String>> {
-        let items = encode_many(values)?;
+        let items = self.blocking.encode_many(values)?;
         let timeout = timeout.into();
         self.run(move |cache| cache.put_many(&items, timeout)).await
     }
@@ -220,7 +231,7 @@ impl Cache {
         timeout: impl Into<Timeout>,
     ) -> Result<bool> {
         let key = key.into().into_owned();
-        let content = codec::encode(&key, value)?;
+        let content = self.blocking.encode(&key, value)?;
         let timeout = timeout.into();
         self.try_run(move |cache| cache.add_content(&key, &content, timeout)).await
     }
@@ -329,7 +340,10 @@ impl Cache {
     /// # Errors
     /// As there.
     pub async fn clear(&self) -> Result<()> {
-        self.run(BlockingCache::clear).await
+        if !self.capabilities().blocking {
+            return self.blocking.clear();
+        }
+        self.run_to_end(BlockingCache::clear).await
     }
 
     /// As [`BlockingCache::clear_prefix`].
@@ -337,10 +351,7 @@ impl Cache {
     /// # Errors
     /// As there.
     pub async fn clear_prefix(&self) -> Result<()> {
-        let cache = self.blocking.clone();
-        // It waits, whatever the store.
-        let done = tokio::task::spawn_blocking(move || cache.clear_prefix()).await;
-        done.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
+        self.run_to_end(BlockingCache::clear_prefix).await
     }
 
     /// As [`BlockingCache::stats`].
@@ -374,6 +385,8 @@ impl Cache {
     }
 
     /// Runs what must happen, however long the queue is: whatever leaves the old value of a key behind if it does not.
+    ///
+    /// What takes longer than the deadline goes on without its caller, who is told that the store does not answer.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
@@ -381,6 +394,17 @@ impl Cache {
         if !self.capabilities().blocking {
             return operation(&self.blocking);
         }
+        let deadline = self.blocking.alias.deadline;
+        let slow = format!("it took longer than {} ms; the operation goes on", deadline.as_millis());
+        let done = tokio::time::timeout(deadline, self.run_to_end(operation)).await;
+        done.unwrap_or_else(|_| Err(Error::unavailable(format!("cache {}", self.alias()), slow)))
+    }
+
+    /// Runs what takes as long as it takes.
+    async fn run_to_end<R: Send + 'static>(
+        &self,
+        operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
+    ) -> Result<R> {
         let cache = self.blocking.clone();
         let done = tokio::task::spawn_blocking(move || operation(&cache)).await;
         done.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
@@ -414,17 +438,6 @@ pub(crate) fn into_bytes(content: &Content) -> Option<Bytes> {
 
 fn owned<K: AsRef<str>>(keys: impl IntoIterator<Item = K>) -> Vec<String> {
     keys.into_iter().map(|key| key.as_ref().to_owned()).collect()
-}
-
-fn encode_many<T: Serialize, K: AsRef<str>>(
-    values: impl IntoIterator<Item = (K, T)>,
-) -> Result<Vec<(Key<'static>, Content)>> {
-    let encoded = values.into_iter().map(|(key, value)| {
-        let key = Key::from(key.as_ref().to_owned());
-        let content = codec::encode(&key, &value)?;
-        Ok((key, content))
-    });
-    encoded.collect()
 }
 
 fn negated(key: &Key<'_>, delta: i64) -> Result<i64> {

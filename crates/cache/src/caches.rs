@@ -16,6 +16,7 @@ use crate::{
         file::File,
         guarded::Guarded,
         locmem::{DEFAULT_MAX_BYTES, Locmem},
+        near::{Announcing, Near},
     },
     cache::Cache,
     chance::Chance,
@@ -271,16 +272,28 @@ fn keep_maintained(table: Weak<Table>) {
 
 fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock) -> Cache {
     let keys = KeySpace::new(&settings.key_prefix, settings.invalid_keys);
+    // What lies in this memory already needs no copy.
+    let is_shared = store.capabilities().sharing != Sharing::Process;
+    let near = settings.near.filter(|_| is_shared).map(|near| {
+        let bounds = Options::new().clock(clock.clone()).max_entries(near.max_entries);
+        Near::new(near.stale_for, bounds, near.max_bytes)
+    });
+    let store = match &near {
+        Some(near) => Box::new(Announcing::new(store, near.clone())),
+        None => store,
+    };
     Cache::new(Alias {
         name: alias.to_owned(),
         capabilities: store.capabilities(),
         generations: Generations::new(&*store, &keys),
         store,
+        near,
         keys,
         version: settings.version,
         timeout: settings.timeout,
         load_options: settings.load.clone(),
         compress_above: settings.compress_above,
+        deadline: settings.deadline,
         journal: Journal::new(alias),
         clock,
         chance: Chance::new(),

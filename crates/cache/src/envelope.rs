@@ -331,6 +331,28 @@ mod tests {
         assert_eq!(tags, [("object".to_owned(), 42), ("object:7".to_owned(), 42)]);
     }
 
+    /// Entries as they were written by each format there was, in hexadecimal.
+    fn golden(text: &str) -> Bytes {
+        let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+        digits.chunks(2).map(byte).collect()
+    }
+
+    #[test]
+    fn what_was_written_before_is_read_as_it_was() {
+        let whole = golden(include_str!("../tests/formats/2-whole.hex"));
+        assert_eq!(Envelope::decode(&whole, true), Ok(example()));
+        assert_eq!(example().encode(), whole, "what is written today is read by yesterday's processes");
+        let ticket = golden(include_str!("../tests/formats/2-ticket.hex"));
+        let expected = Envelope { payload: None, tags: TagList::default(), expired: false, ..example() };
+        assert_eq!(Envelope::decode(&ticket, true), Ok(expected));
+        let compressed = golden(include_str!("../tests/formats/2-compressed.hex"));
+        let payload = Envelope::decode(&compressed, true).unwrap().payload.unwrap();
+        assert_eq!(payload.unpack().unwrap(), "<li>Quince jelly</li>".repeat(100));
+        let first = golden(include_str!("../tests/formats/1-whole.hex"));
+        assert_eq!(Envelope::decode(&first, true), Err(Unreadable::OtherFormat));
+    }
+
     #[test]
     fn long_values_are_compressed_if_that_helps() {
         let page = Bytes::from("<li>Quince jelly</li>".repeat(100));

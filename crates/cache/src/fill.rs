@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, time::timeout};
+use tokio::{sync::Notify, task::futures::TaskLocalFuture, time::timeout};
 
 /// How long nobody waits for a key whose value could not be kept.
 const FUTILE_FOR: Duration = Duration::from_secs(10);
@@ -176,14 +176,12 @@ pub(crate) fn is_loading(key: &str) -> bool {
     in_task.unwrap_or(false) || LOADING_HERE.with_borrow(|keys| keys.iter().any(|loading| loading == key))
 }
 
-/// Runs a load as a task that knows what it loads, beside what the task knows that started it.
-pub(crate) fn loading<F: Future>(
-    key: String,
-) -> impl FnOnce(F) -> tokio::task::futures::TaskLocalFuture<Vec<String>, F> {
-    let mut keys = LOADING.try_with(Clone::clone).unwrap_or_default();
-    keys.extend(LOADING_HERE.with_borrow(Clone::clone));
-    keys.push(key);
-    move |load| LOADING.scope(keys, load)
+/// Makes a task know what it loads, beside what the task knows that started it.
+pub(crate) fn loading<F: Future>(load: F, keys: impl IntoIterator<Item = String>) -> TaskLocalFuture<Vec<String>, F> {
+    let mut all = LOADING.try_with(Clone::clone).unwrap_or_default();
+    all.extend(LOADING_HERE.with_borrow(Clone::clone));
+    all.extend(keys);
+    LOADING.scope(all, load)
 }
 
 /// Makes this thread know what it loads, until it is dropped.
@@ -287,7 +285,7 @@ mod tests {
     fn a_task_and_a_thread_know_what_they_load() {
         assert!(!is_loading("key"));
         let here = LoadingHere::new("key");
-        let inner = loading("inner".to_owned())(async { is_loading("key") && is_loading("inner") });
+        let inner = loading(async { is_loading("key") && is_loading("inner") }, ["inner".to_owned()]);
         drop(here);
         assert!(!is_loading("key"));
         assert!(block_on(inner));

@@ -34,6 +34,7 @@ mod timeout;
 
 pub use cache::{BlockingCache, Cache};
 pub use caches::{BackendContext, Caches, CachesBuilder};
+pub use codec::Format;
 pub use error::{Error, Result, Source};
 pub use key::{InvalidKeys, Key, Kind, MAX_KEY_BYTES, MAX_PREFIX_BYTES};
 pub use load::{DEFAULT_MAX_WAIT, DEFAULT_RETRY_AFTER, Load, LoadError, LoadOptions, Span};

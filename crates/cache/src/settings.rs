@@ -6,13 +6,14 @@
 mod address;
 mod section;
 
-use std::{collections::BTreeMap, error, fmt};
+use std::{collections::BTreeMap, error, fmt, time::Duration};
 
 use toml::Table;
 
 pub(crate) use self::section::nearest;
 pub use self::{address::plain_value, section::Section};
 use crate::{
+    backend::{DEFAULT_MAX_ENTRIES, near},
     key::{self, InvalidKeys},
     load::LoadOptions,
     timeout::{DEFAULT_TIMEOUT, Timeout},
@@ -89,11 +90,31 @@ pub struct AliasSettings {
     pub invalid_keys: InvalidKeys,
     /// How long values are kept beyond their timeout and how they are loaded again.
     pub load: LoadOptions,
+    /// Copies in this process's memory of what lies in the store; `None` for none.
+    pub near: Option<NearSettings>,
     /// Values longer than this are compressed, in bytes; `None` for never.
     pub compress_above: Option<usize>,
+    /// How long async code waits for a store that blocks; two seconds unless set.
+    pub deadline: Duration,
     /// What the backend alone understands.
     pub options: Table,
 }
+
+/// The near cache of an alias: copies of hot entries in the memory of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NearSettings {
+    /// For how long a copy is served without asking the store: so long may this process not see what others change. With
+    /// zero every look-up asks the store.
+    pub stale_for: Duration,
+    /// How many copies there are at most.
+    pub max_entries: usize,
+    /// How many bytes they take at most.
+    pub max_bytes: usize,
+}
+
+/// How long async code waits for a store that blocks. Memcached has a shorter limit of its own; this one is for a disk
+/// or a database that hangs.
+pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Above this length a value is compressed by default, in bytes, in stores that do not lie in this process's memory:
 /// there it saves more time on the way than it takes.
@@ -110,7 +131,9 @@ impl Default for AliasSettings {
             version: 1,
             invalid_keys: InvalidKeys::Digest,
             load: LoadOptions::new(),
+            near: None,
             compress_above: None,
+            deadline: DEFAULT_DEADLINE,
             options: Table::new(),
         }
     }
@@ -162,7 +185,21 @@ impl AliasSettings {
             None => (!in_memory).then_some(DEFAULT_COMPRESS_ABOVE),
         };
         let load = section.section("load", read_load_options).unwrap_or_default();
-        AliasSettings { backend, location, timeout, key_prefix, version, invalid_keys, load, compress_above, options }
+        let near = section.section("near", read_near).flatten();
+        let deadline = section.millis("deadline_ms").unwrap_or(default.deadline);
+        AliasSettings {
+            backend,
+            location,
+            timeout,
+            key_prefix,
+            version,
+            invalid_keys,
+            load,
+            near,
+            compress_above,
+            deadline,
+            options,
+        }
     }
 
     /// Returns the address of the alias for people: `memcached://10.0.0.1,10.0.0.2`, without options.
@@ -205,6 +242,16 @@ fn read_load_options(section: &mut Section<'_>) -> LoadOptions {
         options = options.max_wait(limit);
     }
     options
+}
+
+fn read_near(section: &mut Section<'_>) -> Option<NearSettings> {
+    let stale_for = section.seconds("stale_for");
+    if stale_for.is_none() {
+        section.problem("stale_for", "is missing; say for how many seconds a copy may be old, as in 0.5");
+    }
+    let max_entries = section.size("max_entries").unwrap_or(DEFAULT_MAX_ENTRIES);
+    let max_bytes = section.size("max_bytes").unwrap_or(near::DEFAULT_MAX_BYTES);
+    Some(NearSettings { stale_for: stale_for?, max_entries, max_bytes })
 }
 
 /// Lets a one-line address replace backend, location and options in the table of an alias; what else the table says
@@ -273,6 +320,8 @@ mod tests {
             invalid_keys = "refuse"
             compress_above = 0
             load = { stale_while_revalidate = 60, jitter = 0.1, hard_limit = 2.5 }
+            near = { stale_for = 0.5, max_entries = 100 }
+            deadline_ms = 500
             options = { max_entries = 5 }
         "#;
         let settings = &read_aliases("caches", &table.parse().unwrap()).unwrap()["default"];
@@ -284,7 +333,13 @@ mod tests {
             version: 2,
             invalid_keys: InvalidKeys::Refuse,
             load: LoadOptions::new().stale_while_revalidate(60).jitter(0.1).hard_limit(2.5),
+            near: Some(NearSettings {
+                stale_for: Duration::from_millis(500),
+                max_entries: 100,
+                max_bytes: near::DEFAULT_MAX_BYTES,
+            }),
             compress_above: None,
+            deadline: Duration::from_millis(500),
             options: "max_entries = 5".parse().unwrap(),
         };
         assert_eq!(settings, &expected);

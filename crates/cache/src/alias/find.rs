@@ -7,7 +7,10 @@ use std::{
 
 use super::Alias;
 use crate::{
-    backend::{Entry, Value},
+    backend::{
+        Entry, Value,
+        near::{Begun, Near},
+    },
     clock::Timestamp,
     codec::Content,
     envelope::{Envelope, TagList},
@@ -105,14 +108,20 @@ impl Alias {
         let started = events::are_timed().then(Instant::now);
         let final_key = self.keys.final_key(key, version)?;
         let part = self.store.part_of(&final_key);
-        let mut batch = Batch::default();
+        if let Some(found) = self.find_near(key, &final_key, part)? {
+            return Ok(Found { took: started.map(|started| started.elapsed()), ..found });
+        }
+        let mut batch = Batch::begun(self.near.as_ref());
         let read = match self.generations.known(part) {
             Some(generation) if hints.is_empty() => self.store.get(&final_key).map(|entry| (entry, generation)),
             known => self.read_along(&final_key, part, known, hints, &mut batch),
         };
         let mut found = match read {
+            Ok((Some(entry), generation)) => {
+                self.copy(&batch, &final_key, &entry);
+                self.open(key, entry, generation, &mut batch)?
+            }
             Ok((None, _)) => Found { state: State::Missing(MissReason::Absent), seen: None, took: None },
-            Ok((Some(entry), generation)) => self.open(key, entry, generation, &mut batch)?,
             Err(error) if error.is_outage() => Found::unavailable(),
             Err(error) => return Err(error),
         };
@@ -123,22 +132,66 @@ impl Alias {
     /// Looks several keys up, in one round trip for all of them and one for their tags.
     pub(crate) fn find_many(&self, keys: &[Key<'_>], version: i64, hints: &[String]) -> Result<Vec<Found>> {
         let started = events::are_timed().then(Instant::now);
-        let mut batch = Batch::default();
-        let entries = match self.read_many(keys, version, hints, &mut batch) {
-            Err(error) if error.is_outage() => return Ok(keys.iter().map(|_| Found::unavailable()).collect()),
-            entries => entries?,
-        };
-        self.read_tags_of(&entries, &mut batch)?;
-        let found: Result<Vec<Found>> = keys
-            .iter()
-            .zip(entries)
-            .map(|(key, (entry, generation))| match entry {
-                Some(entry) => self.open(key, entry, generation, &mut batch),
-                None => Ok(Found { state: State::Missing(MissReason::Absent), seen: None, took: None }),
-            })
-            .collect();
+        let final_keys = self.final_keys(keys, version)?;
+        let mut found: Vec<Option<Found>> = Vec::with_capacity(keys.len());
+        for (key, final_key) in keys.iter().zip(&final_keys) {
+            found.push(self.find_near(key, final_key, self.store.part_of(final_key))?);
+        }
+        let away: Vec<usize> = (0..keys.len()).filter(|position| found[*position].is_none()).collect();
+        let mut batch = Batch::begun(self.near.as_ref());
+        let away_keys: Vec<&str> = away.iter().map(|position| &*final_keys[*position]).collect();
+        match self.read_many(&away_keys, hints, &mut batch) {
+            Ok(entries) => {
+                self.read_tags_of(&entries, &mut batch)?;
+                for (position, (entry, generation)) in away.into_iter().zip(entries) {
+                    found[position] = entry
+                        .map(|entry| {
+                            self.copy(&batch, &final_keys[position], &entry);
+                            self.open(&keys[position], entry, generation, &mut batch)
+                        })
+                        .transpose()?;
+                }
+            }
+            Err(error) if error.is_outage() => {
+                away.into_iter().for_each(|position| found[position] = Some(Found::unavailable()));
+            }
+            Err(error) => return Err(error),
+        }
         let took = started.map(|started| started.elapsed());
-        Ok(found?.into_iter().map(|found| Found { took, ..found }).collect())
+        let absent = || Found { state: State::Missing(MissReason::Absent), seen: None, took };
+        Ok(found.into_iter().map(|found| found.map_or_else(absent, |found| Found { took, ..found })).collect())
+    }
+
+    /// Looks a key up among the copies. Anything but a fresh value is for the store to say.
+    fn find_near(&self, key: &Key<'_>, final_key: &str, part: usize) -> Result<Option<Found>> {
+        let (Some(near), Some(generation)) = (&self.near, self.generations.known(part)) else { return Ok(None) };
+        let Some(entry) = near.get(final_key) else { return Ok(None) };
+        let mut batch = Batch::default();
+        let tags = self.envelope(&entry.value).map(|envelope| envelope.tags).unwrap_or_default();
+        for (name, _) in tags.iter() {
+            let Some(copy) = near.get(&self.keys.final_key(&Key::tag(name), self.version)?) else { return Ok(None) };
+            batch.note([name.to_owned()], [Some(copy)]);
+        }
+        let found = self.open(key, entry, generation, &mut batch)?;
+        Ok(matches!(found.state, State::Fresh(_)).then_some(found))
+    }
+
+    /// Keeps a copy of a value that was read from the store. Counters and tickets have none.
+    fn copy(&self, batch: &Batch, final_key: &str, entry: &Entry) {
+        if let (Some(near), Some(begun)) = (&self.near, batch.begun)
+            && self.envelope(&entry.value).is_some_and(|envelope| envelope.payload.is_some())
+        {
+            near.copy(begun, final_key, entry);
+        }
+    }
+
+    fn copy_tags(&self, begun: Option<Begun>, tag_keys: &[String], entries: &[Option<Entry>]) {
+        let (Some(near), Some(begun)) = (&self.near, begun) else { return };
+        for (key, entry) in tag_keys.iter().zip(entries) {
+            if let Some(entry @ Entry { value: Value::Integer(_), .. }) = entry {
+                near.copy(begun, key, entry);
+            }
+        }
     }
 
     fn read_along(
@@ -164,20 +217,13 @@ impl Alias {
                 self.generations.learn(&*self.store, part, found, asked)?
             }
         };
-        let mut entries = entries.into_iter();
-        let entry = entries.next().flatten();
-        batch.note(hints.iter().cloned(), entries);
-        Ok((entry, generation))
+        let tags = entries.split_off(1);
+        self.copy_tags(batch.begun, &tag_keys, &tags);
+        batch.note(hints.iter().cloned(), tags);
+        Ok((entries.pop().flatten(), generation))
     }
 
-    fn read_many(
-        &self,
-        keys: &[Key<'_>],
-        version: i64,
-        hints: &[String],
-        batch: &mut Batch,
-    ) -> Result<Vec<(Option<Entry>, u64)>> {
-        let final_keys = self.final_keys(keys, version)?;
+    fn read_many(&self, final_keys: &[&str], hints: &[String], batch: &mut Batch) -> Result<Vec<(Option<Entry>, u64)>> {
         let parts: Vec<usize> = final_keys.iter().map(|key| self.store.part_of(key)).collect();
         for part in 0..self.store.parts().max(1) {
             if parts.contains(&part) {
@@ -186,9 +232,10 @@ impl Alias {
             }
         }
         let tag_keys = self.tag_keys(hints.iter().map(String::as_str))?;
-        let all: Vec<&str> = final_keys.iter().chain(&tag_keys).map(String::as_str).collect();
+        let all: Vec<&str> = final_keys.iter().copied().chain(tag_keys.iter().map(String::as_str)).collect();
         let mut entries = self.store.get_many(&all)?;
-        let tags = entries.split_off(keys.len());
+        let tags = entries.split_off(final_keys.len());
+        self.copy_tags(batch.begun, &tag_keys, &tags);
         batch.note(hints.iter().cloned(), tags);
         let with_generations = entries.into_iter().zip(parts);
         Ok(with_generations.map(|(entry, part)| (entry, self.generations.known(part).unwrap_or_default())).collect())
@@ -211,7 +258,10 @@ impl Alias {
         let keys = self.tag_keys(names.iter().map(String::as_str))?;
         let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
         match self.store.get_many(&key_refs) {
-            Ok(entries) => batch.note(names.iter().cloned(), entries),
+            Ok(entries) => {
+                self.copy_tags(batch.begun, &keys, &entries);
+                batch.note(names.iter().cloned(), entries);
+            }
             // Unread, they match no version.
             Err(error) if error.is_outage() => batch.is_incomplete = true,
             Err(error) => return Err(error),
@@ -299,12 +349,18 @@ impl Alias {
 /// The versions of tags that were read in the course of one look-up.
 #[derive(Debug, Default)]
 struct Batch {
+    /// When the reading began, if what is read may be copied.
+    begun: Option<Begun>,
     tags: Vec<(String, Option<u64>)>,
     /// Whether some could not be read.
     is_incomplete: bool,
 }
 
 impl Batch {
+    fn begun(near: Option<&Near>) -> Self {
+        Batch { begun: near.map(Near::begin), ..Batch::default() }
+    }
+
     fn note(&mut self, names: impl IntoIterator<Item = String>, entries: impl IntoIterator<Item = Option<Entry>>) {
         let versions = entries.into_iter().map(|entry| match entry?.value {
             Value::Integer(version) => Some(version.cast_unsigned()),

@@ -14,7 +14,7 @@ use std::{
 
 use super::{Alias, Found, Keep, State};
 use crate::{
-    backend::{Sharing, Value},
+    backend::{Replacement, Sharing, Value},
     codec::Content,
     envelope::{Envelope, TagList, TagVersion, Ticket},
     error::Result,
@@ -104,10 +104,65 @@ impl Alias {
     /// Tries to get the ticket for a key that was looked up.
     pub(crate) fn claim(&self, key: &Key<'_>, version: i64, found: &Found) -> Result<Claimed> {
         let final_key = self.keys.final_key(key, version)?;
+        let Some((held, token)) = self.ticket_for(&final_key, found)? else { return Ok(Claimed::Held) };
+        let kept_until = held.envelope.kept_until;
+        let is_ours = match &found.seen {
+            None => self.store.add(&final_key, &held.value, kept_until)?,
+            Some(seen) => self.store.replace(&final_key, seen, &held.value, kept_until)?,
+        };
+        Ok(if is_ours { Claimed::Granted(self.granted(key, final_key, held, token)) } else { Claimed::Changed })
+    }
+
+    /// Tries to get the tickets for several keys that were looked up.
+    pub(crate) fn claim_many(&self, keys: &[Key<'_>], version: i64, found: &[Found]) -> Result<Vec<Claimed>> {
+        let final_keys = self.final_keys(keys, version)?;
+        let tickets = final_keys.iter().zip(found).map(|(final_key, found)| self.ticket_for(final_key, found));
+        let tickets = tickets.collect::<Result<Vec<_>>>()?;
+        let mut is_ours = vec![false; keys.len()];
+        let (mut new, mut replacing) = (Vec::new(), Vec::new());
+        for (position, ticket) in tickets.iter().enumerate() {
+            match (ticket, &found[position].seen) {
+                (Some((held, _)), None) => new.push((position, held)),
+                (Some((held, _)), Some(seen)) => replacing.push((position, held, seen)),
+                (None, _) => {}
+            }
+        }
+        if let Some((_, first)) = new.first() {
+            let items: Vec<(&str, Value)> =
+                new.iter().map(|(position, held)| (&*final_keys[*position], held.value.clone())).collect();
+            let added = self.store.add_many(&items, first.envelope.kept_until)?;
+            new.iter().zip(added).for_each(|((position, _), added)| is_ours[*position] = added);
+        }
+        if !replacing.is_empty() {
+            let items: Vec<Replacement<'_>> = replacing
+                .iter()
+                .map(|(position, held, seen)| Replacement {
+                    key: &final_keys[*position],
+                    old: seen,
+                    new: &held.value,
+                    expiry: held.envelope.kept_until,
+                })
+                .collect();
+            let replaced = self.store.replace_many(&items)?;
+            replacing.iter().zip(replaced).for_each(|((position, ..), replaced)| is_ours[*position] = replaced);
+        }
+        let claimed =
+            keys.iter().zip(final_keys).zip(tickets).zip(is_ours).map(|(((key, final_key), ticket), is_ours)| {
+                match ticket {
+                    Some((held, token)) if is_ours => Claimed::Granted(self.granted(key, final_key, held, token)),
+                    Some(_) => Claimed::Changed,
+                    None => Claimed::Held,
+                }
+            });
+        Ok(claimed.collect())
+    }
+
+    /// Makes a ticket for a key that was looked up; `None` if there is one.
+    fn ticket_for(&self, final_key: &str, found: &Found) -> Result<Option<(Held, u64)>> {
         let now = self.clock.now();
         let old = found.seen.as_ref().and_then(|seen| self.envelope(seen));
         if old.as_ref().and_then(|old| old.ticket).is_some_and(|ticket| ticket.until > now) {
-            return Ok(Claimed::Held);
+            return Ok(None);
         }
         let valid_for = if self.capabilities.sharing == Sharing::Process { PROCESS_TICKET_FOR } else { TICKET_FOR };
         let until = now.saturating_add(valid_for);
@@ -122,23 +177,20 @@ impl Alias {
                 kept_until: Expiry::At(until),
                 expired: false,
                 cost: Duration::ZERO,
-                generation: self.generations.current(&*self.store, self.store.part_of(&final_key))?,
+                generation: self.generation(final_key)?,
                 ticket,
                 tags: TagList::default(),
                 payload: None,
             },
         };
         let value = Value::Bytes(envelope.encode());
-        let is_ours = match &found.seen {
-            None => self.store.add(&final_key, &value, envelope.kept_until)?,
-            Some(seen) => self.store.replace(&final_key, seen, &value, envelope.kept_until)?,
-        };
-        if !is_ours {
-            return Ok(Claimed::Changed);
-        }
-        let held = Arc::new(Mutex::new(Held { envelope, value, renewed: Instant::now(), is_lost: false }));
+        Ok(Some((Held { envelope, value, renewed: Instant::now(), is_lost: false }, token)))
+    }
+
+    fn granted(&self, key: &Key<'_>, final_key: String, held: Held, token: u64) -> Claim {
+        let held = Arc::new(Mutex::new(held));
         self.tickets.held().insert(token, (final_key.clone(), Arc::clone(&held)));
-        Ok(Claimed::Granted(Claim { key: key.clone().into_owned(), final_key, held, token }))
+        Claim { key: key.clone().into_owned(), final_key, held, token }
     }
 
     /// Reads what a load must be compared with. Call it when the ticket was granted and before the loader runs.
@@ -197,6 +249,51 @@ impl Alias {
                 Err(error)
             }
         }
+    }
+
+    /// Stores several loaded values, with tags that were all known beforehand, in the places of their tickets.
+    pub(crate) fn finish_many(
+        &self,
+        claims: Vec<(Claim, Content)>,
+        keep: Keep,
+        basis: &Basis,
+    ) -> Result<Vec<Finished>> {
+        let keep = Keep { tags: basis.known.clone(), ..keep };
+        let Some(until) = self.until(&keep) else {
+            let count = claims.len();
+            self.release_many(claims.into_iter().map(|(claim, _)| claim).collect())?;
+            return Ok((0..count).map(|_| Finished::Kept).collect());
+        };
+        let held: Vec<MutexGuard<'_, Held>> = claims.iter().map(|(claim, _)| self.tickets.give_back(claim)).collect();
+        let sealed = claims.iter().zip(&held);
+        let values: Vec<Value> =
+            sealed.map(|((_, content), held)| self.seal(content, &keep, until, held.envelope.generation)).collect();
+        let items: Vec<Replacement<'_>> = claims
+            .iter()
+            .zip(&held)
+            .zip(&values)
+            .map(|(((claim, _), held), new)| Replacement {
+                key: &claim.final_key,
+                old: &held.value,
+                new,
+                expiry: until.kept,
+            })
+            .collect();
+        let replaced = self.store.replace_many(&items)?;
+        let finished = claims.iter().zip(&values).zip(replaced).map(|(((claim, content), value), replaced)| {
+            if replaced {
+                self.stored(&claim.key, content, value, &keep);
+                Finished::Kept
+            } else {
+                self.journal.overtaken(&claim.key, keep.cost);
+                Finished::Overtaken
+            }
+        });
+        Ok(finished.collect())
+    }
+
+    pub(crate) fn release_many(&self, claims: Vec<Claim>) -> Result<()> {
+        claims.into_iter().map(|claim| self.release(claim, None)).fold(Ok(()), |all, released| all.and(released))
     }
 
     /// Returns the versions that a loaded value's tags had before it was loaded; `None` if that cannot be told.

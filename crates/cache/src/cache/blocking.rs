@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{encode_many, facts, into_bytes, negated, owned};
+use super::{facts, into_bytes, negated, owned};
 use crate::{
     alias::{Alias, Found, Hit, Keep},
     backend::Stats,
-    codec::{self, Content},
+    codec::{self, Content, Format},
     envelope::Codec,
     error::{Causes, Error, Result},
     events::{Journal, MissReason},
@@ -26,6 +26,7 @@ pub(super) struct Scope {
     cause: Option<Arc<str>>,
     pub(super) tags: Arc<[String]>,
     load_options: Option<Arc<LoadOptions>>,
+    format: Format,
 }
 
 /// The blocking handle on one alias: for templates, hooks, the command line, and code on a blocking pool.
@@ -75,6 +76,13 @@ impl BlockingCache {
     #[must_use]
     pub fn load_options(mut self, options: LoadOptions) -> Self {
         self.scope.load_options = Some(Arc::new(options));
+        self
+    }
+
+    /// Returns a handle that writes values in this format. Whatever the format, every handle reads them.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.scope.format = format;
         self
     }
 
@@ -130,7 +138,7 @@ impl BlockingCache {
         timeout: impl Into<Timeout>,
     ) -> Result<()> {
         let key = key.into();
-        let content = codec::encode(&key, value)?;
+        let content = self.encode(&key, value)?;
         self.put(&key, &content, timeout.into())
     }
 
@@ -151,7 +159,7 @@ impl BlockingCache {
         values: impl IntoIterator<Item = (K, T)>,
         timeout: impl Into<Timeout>,
     ) -> Result<Vec<String>> {
-        let items = encode_many(values)?;
+        let items = self.encode_many(values)?;
         self.put_many(&items, timeout.into())
     }
 
@@ -167,7 +175,7 @@ impl BlockingCache {
         timeout: impl Into<Timeout>,
     ) -> Result<bool> {
         let key = key.into();
-        let content = codec::encode(&key, value)?;
+        let content = self.encode(&key, value)?;
         self.add_content(&key, &content, timeout.into())
     }
 
@@ -324,7 +332,6 @@ impl BlockingCache {
     }
 
     /// Counts a look that a caller takes who may load: a hit, or, the first time, a miss.
-    #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn count(&self, key: &Key<'_>, found: &Found, is_usable: bool, has_waited: bool) {
         match (found.fresh(), has_waited) {
             (Some(hit), _) if is_usable => self.journal().hit(key, &facts(hit, found.took, false)),
@@ -346,6 +353,22 @@ impl BlockingCache {
             Some((name, value))
         });
         values.collect()
+    }
+
+    pub(super) fn encode<T: Serialize + ?Sized>(&self, key: &Key<'_>, value: &T) -> Result<Content> {
+        codec::encode(key, value, self.scope.format)
+    }
+
+    pub(super) fn encode_many<T: Serialize, K: AsRef<str>>(
+        &self,
+        values: impl IntoIterator<Item = (K, T)>,
+    ) -> Result<Vec<(Key<'static>, Content)>> {
+        let encoded = values.into_iter().map(|(key, value)| {
+            let key = Key::from(key.as_ref().to_owned());
+            let content = self.encode(&key, &value)?;
+            Ok((key, content))
+        });
+        encoded.collect()
     }
 
     pub(crate) fn put(&self, key: &Key<'_>, content: &Content, timeout: Timeout) -> Result<()> {

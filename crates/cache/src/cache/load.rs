@@ -53,8 +53,6 @@ impl Cache {
     /// cancels nothing. A value that was overtaken, by a deletion or another value of the key or by the invalidation of
     /// one of the handle's tags, is returned to the caller and not stored.
     ///
-    /// The runtime must have its timer enabled, as actix's and `#[tokio::main]`'s has.
-    ///
     /// # Errors
     /// Only what concerns the loader; a cache that cannot be used is passed by, and said so in the log.
     ///
@@ -173,7 +171,7 @@ impl Cache {
         let LoadOptions { soft_limit, hard_limit, .. } = wanted.options;
         let (cache, plan) = (self.clone(), wanted.clone());
         let load = async move { cache.load_and_keep(plan, loading, fallback, load, false).await };
-        let mut task = tokio::spawn(fill::loading(wanted.final_key.clone())(load));
+        let mut task = tokio::spawn(fill::loading(load, [wanted.final_key.clone()]));
         let begun = Instant::now();
         if let Some(limit) = soft_limit.filter(|_| has_fallback) {
             match tokio::time::timeout(limit, &mut task).await {
@@ -234,7 +232,8 @@ impl Cache {
             let turn = cache.take_turn(&mut queue, &wanted.key, found, Patience::Hurries).await;
             if let Step::Load(loading) = turn {
                 // Its end is in the log; nobody waits for it.
-                let _ = cache.load_and_keep(wanted, loading, old, load, true).await;
+                let key = wanted.final_key.clone();
+                let _ = fill::loading(cache.load_and_keep(wanted, loading, old, load, true), [key]).await;
             }
         };
         tokio::spawn(refresh);
@@ -262,7 +261,7 @@ impl Cache {
         let cost = begun.elapsed();
         match loaded {
             Ok(value) => {
-                let content = codec::encode(&wanted.key, &value);
+                let content = self.blocking.encode(&wanted.key, &value);
                 let keep = move |cache: &BlockingCache| {
                     cache.journal().loaded(&wanted.key, cost, background);
                     cache.keep_loaded(&wanted, loading, content, basis, &choices.take(), cost);
@@ -388,7 +387,7 @@ impl BlockingCache {
         match loaded {
             Ok(value) => {
                 self.journal().loaded(&wanted.key, cost, false);
-                let content = codec::encode(&wanted.key, &value);
+                let content = self.encode(&wanted.key, &value);
                 self.keep_loaded(wanted, loading, content, basis, &choices.take(), cost);
                 Ok(value)
             }
@@ -525,7 +524,7 @@ async fn alone<T, E, F: Future<Output = Result<T, E>>>(load: impl FnOnce(Load<T>
 }
 
 /// Returns what a task loaded, and panics if it did.
-fn joined<T, E>(loaded: Result<Result<T, LoadError<E>>, tokio::task::JoinError>) -> Result<T, LoadError<E>> {
+pub(super) fn joined<T, E>(loaded: Result<Result<T, LoadError<E>>, tokio::task::JoinError>) -> Result<T, LoadError<E>> {
     loaded.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => panic::resume_unwind(panic),
         Err(error) => panic::resume_unwind(Box::new(error.to_string())),
@@ -541,7 +540,7 @@ pub(crate) fn facts(hit: &Hit, took: Option<Duration>, stale: bool) -> HitFacts 
 }
 
 /// Returns for how long an entry has been stale.
-fn stale_for(hit: &Hit, now: Timestamp) -> Duration {
+pub(super) fn stale_for(hit: &Hit, now: Timestamp) -> Duration {
     match hit.fresh_until {
         Expiry::At(end) => now.saturating_since(end),
         Expiry::Never => Duration::ZERO,

@@ -142,7 +142,49 @@ impl Queue {
     }
 }
 
+/// What is to be done for several keys that were looked up in vain.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// Load these.
+    pub(super) loadings: Vec<(String, Loading)>,
+    /// Others load these in this process.
+    pub(super) flights: Vec<Arc<crate::fill::Flight>>,
+    /// All that others load, here or elsewhere.
+    pub(super) held: Vec<String>,
+}
+
 impl BlockingCache {
+    /// Takes the turns for several keys, as far as nobody else has them.
+    pub(super) fn take_turns(&self, missing: Vec<(String, Found)>) -> Result<Turns> {
+        let mut turns = Turns::default();
+        let (mut names, mut found, mut fills) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, seen) in missing {
+            match self.fills.join(&self.final_key(&Key::from(&name))?) {
+                Turn::Wait(flight) => {
+                    turns.flights.push(flight);
+                    turns.held.push(name);
+                    continue;
+                }
+                Turn::First(fill) => fills.push(Some(fill)),
+                Turn::Alone => fills.push(None),
+            }
+            names.push(name);
+            found.push(seen);
+        }
+        let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
+        let claimed = self.alias.claim_many(&keys, self.key_version(), &found)?;
+        drop(keys);
+        for ((name, claimed), fill) in names.into_iter().zip(claimed).zip(fills) {
+            match claimed {
+                Claimed::Granted(claim) => {
+                    turns.loadings.push((name, Loading { cache: self.clone(), claim: Some(claim), fill }));
+                }
+                Claimed::Held | Claimed::Changed => turns.held.push(name),
+            }
+        }
+        Ok(turns)
+    }
+
     pub(crate) fn take_turn(&self, queue: &mut Queue, key: &Key<'_>, found: &Found, patience: Patience) -> Step {
         if !self.alias.capabilities.stores {
             return Step::Alone;
@@ -228,6 +270,36 @@ impl Loading {
     pub(crate) fn fail(mut self, error: Arc<dyn Any + Send + Sync>, pause: Duration) {
         self.release(Some(pause));
         self.end(Outcome::Failed(error));
+    }
+
+    /// Stores what was loaded for several keys, and gives up those for which there is nothing.
+    pub(crate) fn keep_many(
+        cache: &BlockingCache,
+        loaded: Vec<(Loading, Option<Content>)>,
+        keep: Keep,
+        basis: &Basis,
+    ) -> Result<()> {
+        let (mut claims, mut fills, mut without) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut loading, content) in loaded {
+            match (loading.claim.take(), content) {
+                (Some(claim), Some(content)) => {
+                    claims.push((claim, content));
+                    fills.push(loading.fill.take());
+                }
+                (Some(claim), None) => without.push(claim),
+                (None, _) => {}
+            }
+        }
+        let finished = cache.alias.finish_many(claims, keep, basis);
+        for (position, fill) in fills.into_iter().enumerate() {
+            let Some(fill) = fill else { continue };
+            fill.end(match finished.as_ref().map(|finished| finished.get(position)) {
+                Ok(Some(Finished::Kept)) => Outcome::Kept,
+                Ok(_) => Outcome::Again,
+                Err(_) => Outcome::NotKept,
+            });
+        }
+        finished.map(drop).and(cache.alias.release_many(without))
     }
 
     fn release(&mut self, pause: Option<Duration>) {
