@@ -5,6 +5,7 @@
 //! see: verbs, timeouts, versions, prefixes, tags. Those on compare-and-swap ask the store itself.
 
 pub mod cases;
+pub mod chaos;
 pub mod server;
 
 use std::{sync::Arc, time::Duration};
@@ -113,6 +114,7 @@ macro_rules! conformance {
             batches_add_and_replace_as_single_calls_do,
             counting_by_replace_from_many_threads_loses_nothing,
             one_of_many_replacements_wins,
+            a_deletion_wins_over_what_is_being_computed,
             a_replacement_over_the_limit_is_refused_and_the_old_value_stays,
         );
     };

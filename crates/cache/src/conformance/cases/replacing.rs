@@ -1,12 +1,19 @@
 //! Compare-and-swap, asked of the store itself: no verb of the cache is only that.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+    time::Duration,
+};
 
 use bytes::Bytes;
 
 use super::{Harness, SHORT};
 use crate::{
-    Error, Expiry, Timeout,
+    Error, Expiry, Result, Timeout,
     backend::{Backend, Replacement, Value},
 };
 
@@ -207,6 +214,69 @@ pub fn one_of_many_replacements_wins<H: Harness>(harness: &Arc<H>) {
         });
         let [winner] = winners.as_slice() else { panic!("{winners:?} all won") };
         assert_eq!(value(&*store, "key"), Some(text(winner)));
+    }
+}
+
+/// How often the row is edited while its value is computed from it again and again.
+const EDITS: i64 = 50;
+
+/// Loaders and an editor, as the cache does it: ticket, computation, replacement against edit, deletion. Runs on a
+/// store that fails now and then, too.
+pub fn a_deletion_wins_over_what_is_being_computed<H: Harness>(harness: &Arc<H>) {
+    let (row, invalidated, stored) = (AtomicI64::new(0), AtomicI64::new(0), AtomicUsize::new(0));
+    let expiry = after(harness, 600);
+    let look = |store: &dyn Backend| {
+        let oldest = invalidated.load(SeqCst);
+        let Some(Value::Integer(number)) = answer(store.get("key")).flatten().map(|entry| entry.value) else {
+            return false;
+        };
+        assert!(number >= oldest, "read {number} after the deletion for {oldest} was done");
+        true
+    };
+    let load = |store: &dyn Backend, ticket: &Value| {
+        if answer(store.add("key", ticket, expiry)) == Some(true) {
+            let result = Value::Integer(row.load(SeqCst));
+            thread::yield_now();
+            let replaced = answer(store.replace("key", ticket, &result, expiry)) == Some(true);
+            stored.fetch_add(usize::from(replaced), SeqCst);
+        }
+    };
+    thread::scope(|scope| {
+        for loader in 0..3 {
+            let (store, row, look, load) = (harness.open(), &row, &look, &load);
+            scope.spawn(move || {
+                // Bounded, for the editor may fail.
+                for turn in 0..50_000 {
+                    if row.load(SeqCst) == EDITS {
+                        return;
+                    }
+                    if !look(&*store) {
+                        load(&*store, &text(&format!("ticket {turn} of {loader}")));
+                    }
+                }
+            });
+        }
+        let store = harness.open();
+        for edit in 1..=EDITS {
+            for _ in 0..20 {
+                if look(&*store) {
+                    break;
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+            row.store(edit, SeqCst);
+            while answer(store.delete("key")).is_none() {}
+            invalidated.store(edit, SeqCst);
+        }
+    });
+    assert!(stored.load(SeqCst) > 0, "nothing was ever stored");
+}
+
+fn answer<T>(asked: Result<T>) -> Option<T> {
+    match asked {
+        Ok(answer) => Some(answer),
+        Err(error) if error.is_outage() => None,
+        Err(error) => panic!("{error}"),
     }
 }
 
