@@ -293,7 +293,9 @@ impl Alias {
     }
 
     pub(crate) fn release_many(&self, claims: Vec<Claim>) -> Result<()> {
-        claims.into_iter().map(|claim| self.release(claim, None)).fold(Ok(()), |all, released| all.and(released))
+        // All are tried, whatever becomes of the first.
+        let released: Vec<Result<()>> = claims.into_iter().map(|claim| self.release(claim, None)).collect();
+        released.into_iter().collect()
     }
 
     /// Returns the versions that a loaded value's tags had before it was loaded; `None` if that cannot be told.

@@ -148,7 +148,7 @@ impl Cache {
                     Err(_) => break,
                 },
                 Step::Alone => break,
-                Step::Load(loading) => return self.load_in_task(wanted, loading, fallback, load).await,
+                Step::Load(loading) => return self.load_in_task(wanted, *loading, fallback, load).await,
             }
         }
         self.or_stale(&wanted, alone(load).await).await
@@ -233,7 +233,7 @@ impl Cache {
             if let Step::Load(loading) = turn {
                 // Its end is in the log; nobody waits for it.
                 let key = wanted.final_key.clone();
-                let _ = fill::loading(cache.load_and_keep(wanted, loading, old, load, true), [key]).await;
+                let _ = fill::loading(cache.load_and_keep(wanted, *loading, old, load, true), [key]).await;
             }
         };
         tokio::spawn(refresh);
@@ -364,7 +364,7 @@ impl BlockingCache {
                     return served(old).ok_or_else(|| LoadError::Recursive { key: key.to_string() });
                 }
                 Step::Alone => break,
-                Step::Load(loading) => return self.load_here(&wanted, loading, old, load),
+                Step::Load(loading) => return self.load_here(&wanted, *loading, old, load),
             }
         }
         alone(Box::new(load)).or_else(|error| self.stale(&wanted).ok_or(error))

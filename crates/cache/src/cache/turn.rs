@@ -26,7 +26,7 @@ const MAX_ROUNDS: usize = 10;
 #[derive(Debug)]
 pub(crate) enum Step {
     /// Load it, and store it.
-    Load(Loading),
+    Load(Box<Loading>),
     /// Look it up again.
     Look,
     /// Another one is loading it, and this caller did not want to wait.
@@ -119,7 +119,7 @@ impl Queue {
         match claimed {
             Ok(Claimed::Granted(claim)) => {
                 let loading = Loading { cache: cache.clone(), claim: Some(claim), fill: self.fill.take() };
-                Then::Step(Step::Load(loading))
+                Then::Step(Step::Load(Box::new(loading)))
             }
             Ok(Claimed::Changed) if !left.is_zero() => Then::Step(Step::Look),
             Ok(Claimed::Held) if patience == Patience::Hurries => {

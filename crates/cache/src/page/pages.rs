@@ -143,7 +143,7 @@ pub(super) struct Pending {
     varies: Vec<HeaderName>,
     started: Instant,
     /// The right to make the page while others wait for it, and what it must be compared with when it was made.
-    loading: Option<(Loading, Basis)>,
+    loading: Option<(Box<Loading>, Basis)>,
 }
 
 impl Pages {

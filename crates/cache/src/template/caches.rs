@@ -24,7 +24,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What is known before the body runs.
 struct Opened {
-    loading: Loading,
+    loading: Box<Loading>,
     basis: Basis,
     started: Instant,
     _here: LoadingHere,

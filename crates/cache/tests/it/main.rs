@@ -7,6 +7,7 @@ mod custom;
 mod dependencies;
 mod handles;
 mod levels;
+mod loading;
 mod outage;
 mod page;
 mod stores;
