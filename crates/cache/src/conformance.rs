@@ -1,8 +1,10 @@
 //! The suite that every store passes, for the stores of this crate and for your own.
 //!
 //! Implement [`Harness`] for your store and expand [`conformance!`](crate::conformance!) in a test file: it makes a
-//! named test of every case. Most cases work through [`BlockingCache`], so they prove what users
-//! see: verbs, timeouts, versions, prefixes, tags. Those on compare-and-swap ask the store itself.
+//! named test of every case. Most cases work through [`BlockingCache`], so they prove what users see: verbs, timeouts,
+//! versions, prefixes, tags. Those on compare-and-swap, and on what a store says about itself, ask the store.
+//!
+//! [`chaos`] makes any store fail, for tests of what is built on stores.
 
 pub mod cases;
 pub mod chaos;
@@ -52,16 +54,40 @@ pub trait Harness: Send + Sync + 'static {
 
 /// Makes a test of every case of the suite; the argument is an expression that makes a [`Harness`].
 ///
+/// A store that [says](crate::backend::Capabilities::stores) that it keeps nothing has a suite of its own. Cases on what
+/// else a store says, such as its largest value or who shares it, pass where it does not say so.
+///
 /// ```text
 /// mod my_store {
 ///     larder_cache::conformance!(MyHarness::new());
 /// }
+///
+/// mod my_black_hole {
+///     larder_cache::conformance!(keeps_nothing; MyOtherHarness::new());
+/// }
 /// ```
 #[macro_export]
 macro_rules! conformance {
+    (keeps_nothing; $harness:expr) => {
+        $crate::conformance!(
+            $harness;
+            it_says_that_it_keeps_nothing_and_does_not,
+            all_handles_say_the_same,
+            all_writes_succeed_and_all_reads_miss,
+            every_add_succeeds,
+            there_is_nothing_to_touch_delete_or_count,
+            get_or_set_loads_each_time,
+            there_is_nothing_to_replace,
+        );
+    };
     ($harness:expr) => {
         $crate::conformance!(
             $harness;
+            it_says_that_it_keeps_things_and_does,
+            all_handles_say_the_same,
+            the_largest_value_is_taken_and_one_byte_more_is_not,
+            what_is_shared_is_seen_through_another_handle,
+            of_two_handles_that_race_for_a_key_one_wins,
             values_of_all_types_read_back,
             a_cached_none_is_a_hit,
             bytes_read_back_as_they_are,

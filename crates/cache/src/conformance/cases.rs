@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a case fails by panicking")]
 #![expect(missing_docs, reason = "the name of a case says what it proves")]
 
+mod declared;
+mod keeping_nothing;
 mod replacing;
 
+pub use declared::*;
+pub use keeping_nothing::*;
 pub use replacing::*;
 
 use std::{
@@ -19,7 +23,11 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Harness;
-use crate::{Error, Timeout, settings::AliasSettings};
+use crate::{
+    Error, Expiry, Timeout,
+    backend::{Backend, Value},
+    settings::AliasSettings,
+};
 
 const SHORT: Duration = Duration::from_secs(1);
 
@@ -38,6 +46,18 @@ fn jar() -> Jar {
         tags: vec!["quince".into(), String::new()],
         by_shelf: BTreeMap::from([("upper".into(), -3)]),
     }
+}
+
+fn text(text: &str) -> Value {
+    Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
+}
+
+fn after<H: Harness>(harness: &Arc<H>, timeout: impl Into<Timeout>) -> Expiry {
+    timeout.into().expiry(harness.clock().now()).unwrap()
+}
+
+fn value(store: &dyn Backend, key: &str) -> Option<Value> {
+    store.get(key).unwrap().map(|entry| entry.value)
 }
 
 pub fn values_of_all_types_read_back<H: Harness>(harness: &Arc<H>) {

@@ -185,3 +185,26 @@ mod database {
     larder_cache::conformance!(InTable::new());
     crate::levels::levels!(InTable::new());
 }
+
+mod dummy {
+    use larder_cache::backend::dummy::Dummy;
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Harness for Nothing {
+        fn open(&self) -> Box<dyn Backend> {
+            Box::new(Dummy)
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::system()
+        }
+
+        /// What is not kept does not expire.
+        fn wait(&self, _: Duration) {}
+    }
+
+    larder_cache::conformance!(keeps_nothing; Nothing);
+}

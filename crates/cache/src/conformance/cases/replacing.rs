@@ -9,25 +9,11 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-
-use super::{Harness, SHORT};
+use super::{Harness, SHORT, after, text, value};
 use crate::{
-    Error, Expiry, Result, Timeout,
+    Error, Expiry, Result,
     backend::{Backend, Replacement, Value},
 };
-
-fn text(text: &str) -> Value {
-    Value::Bytes(Bytes::copy_from_slice(text.as_bytes()))
-}
-
-fn after<H: Harness>(harness: &Arc<H>, timeout: impl Into<Timeout>) -> Expiry {
-    timeout.into().expiry(harness.clock().now()).unwrap()
-}
-
-fn value(store: &dyn Backend, key: &str) -> Option<Value> {
-    store.get(key).unwrap().map(|entry| entry.value)
-}
 
 pub fn replace_needs_the_value_that_is_there<H: Harness>(harness: &Arc<H>) {
     let (here, there) = (harness.open(), harness.open());
