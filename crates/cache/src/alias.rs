@@ -110,7 +110,12 @@ impl Alias {
         let Some(until) = self.until(keep) else {
             return Ok(!matches!(self.find(key, version, &[])?.state, State::Fresh(_)));
         };
-        let value = self.seal(content, keep, until, self.generation(&final_key)?);
+        // Read anew: two callers who take each other's entry for one of an older generation would both store.
+        let generation = match self.capabilities.stores {
+            true => self.generations.read(&*self.store, self.store.part_of(&final_key))?,
+            false => 0,
+        };
+        let value = self.seal(content, keep, until, generation);
         let mut added = self.store.add(&final_key, &value, until.kept);
         for _ in 0..MAX_ROUNDS {
             if !matches!(added, Ok(false)) {
@@ -345,6 +350,7 @@ impl Alias {
         let result = self.store.clear();
         match &result {
             Ok(()) => {
+                self.generations.forget();
                 self.remembered.clear();
                 self.journal.cleared(cause, false);
             }

@@ -60,7 +60,7 @@ pub(crate) struct TagVersion {
     pub(crate) version: u64,
 }
 
-/// Who is loading the value, and until when nobody else shall try.
+/// Who is loading the value, and until when nobody else shall try. Token 0 is nobody: a refresh failed just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ticket {
     pub(crate) token: u64,

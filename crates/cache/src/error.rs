@@ -19,7 +19,7 @@ pub enum Error {
         /// What is wrong with it, and the way out.
         reason: String,
     },
-    /// The store cannot hold a value of this size. The old value of the key is gone.
+    /// The store cannot hold a value of this size. After a `set` the old value of the key is gone.
     ValueTooLarge {
         /// The final key.
         key: String,

@@ -95,9 +95,14 @@ impl Generations {
 
     /// Returns the generation of a part, read if it is not known.
     pub(crate) fn current(&self, store: &dyn Backend, part: usize) -> Result<u64> {
-        if let Some(generation) = self.known(part) {
-            return Ok(generation);
+        match self.known(part) {
+            Some(generation) => Ok(generation),
+            None => self.read(store, part),
         }
+    }
+
+    /// Reads the generation of a part, for those who must not take an old one for the current.
+    pub(crate) fn read(&self, store: &dyn Backend, part: usize) -> Result<u64> {
         let asked = Instant::now();
         let found = store.get(self.key(part))?.map(|entry| entry.value);
         self.learn(store, part, found, asked)
@@ -114,7 +119,8 @@ impl Generations {
         Ok(())
     }
 
-    fn forget(&self) {
+    /// Believes nothing any more.
+    pub(crate) fn forget(&self) {
         for part in &self.parts {
             let _turn = part.learning.lock().unwrap_or_else(PoisonError::into_inner);
             part.until.store(0, Ordering::Release);

@@ -119,7 +119,7 @@ impl Alias {
         let mut found = match read {
             Ok((Some(entry), generation)) => {
                 self.copy(&batch, &final_key, &entry);
-                self.open(key, entry, generation, &mut batch)?
+                self.open(key, part, entry, generation, &mut batch)?
             }
             Ok((None, _)) => Found { state: State::Missing(MissReason::Absent), seen: None, took: None },
             Err(error) if error.is_outage() => Found::unavailable(),
@@ -144,10 +144,11 @@ impl Alias {
             Ok(entries) => {
                 self.read_tags_of(&entries, &mut batch)?;
                 for (position, (entry, generation)) in away.into_iter().zip(entries) {
+                    let part = self.store.part_of(&final_keys[position]);
                     found[position] = entry
                         .map(|entry| {
                             self.copy(&batch, &final_keys[position], &entry);
-                            self.open(&keys[position], entry, generation, &mut batch)
+                            self.open(&keys[position], part, entry, generation, &mut batch)
                         })
                         .transpose()?;
                 }
@@ -172,7 +173,7 @@ impl Alias {
             let Some(copy) = near.get(&self.keys.final_key(&Key::tag(name), self.version)?) else { return Ok(None) };
             batch.note([name.to_owned()], [Some(copy)]);
         }
-        let found = self.open(key, entry, generation, &mut batch)?;
+        let found = self.open(key, part, entry, generation, &mut batch)?;
         Ok(matches!(found.state, State::Fresh(_)).then_some(found))
     }
 
@@ -270,7 +271,7 @@ impl Alias {
     }
 
     /// Reads an entry and finds out what stands against it.
-    fn open(&self, key: &Key<'_>, entry: Entry, generation: u64, batch: &mut Batch) -> Result<Found> {
+    fn open(&self, key: &Key<'_>, part: usize, entry: Entry, generation: u64, batch: &mut Batch) -> Result<Found> {
         let missing = |reason| State::Missing(reason);
         let stored = match &entry.value {
             Value::Integer(number) => {
@@ -291,10 +292,18 @@ impl Alias {
         // Memory of this process does not rot on the way.
         let state = match Envelope::decode(stored, self.capabilities.blocking) {
             Err(why) => missing(MissReason::Unreadable(why)),
-            Ok(envelope) if envelope.generation != generation => missing(MissReason::Cleared),
-            Ok(envelope) => self.judge(key, envelope, batch)?,
+            Ok(envelope) => match self.is_of(generation, envelope.generation, part) {
+                Ok(true) => self.judge(key, envelope, batch)?,
+                Ok(false) => missing(MissReason::Cleared),
+                Err(_) => missing(MissReason::Unavailable),
+            },
         };
         Ok(Found { state, seen: Some(entry.value), took: None })
+    }
+
+    /// Tells whether an entry's generation is the current one. What is believed may be older than the entry.
+    fn is_of(&self, believed: u64, generation: u64, part: usize) -> Result<bool> {
+        Ok(believed == generation || self.generations.read(&*self.store, part)? == generation)
     }
 
     fn judge(&self, key: &Key<'_>, envelope: Envelope, batch: &mut Batch) -> Result<State> {

@@ -18,6 +18,7 @@ use crate::{
     codec::Content,
     envelope::{Envelope, TagList, TagVersion, Ticket},
     error::Result,
+    events::MissReason,
     key::Key,
     tags,
     timeout::Expiry,
@@ -31,6 +32,9 @@ const RENEW_AFTER: Duration = Duration::from_secs(3);
 
 /// How long a ticket is valid in the memory of this process, which dies with its tickets.
 const PROCESS_TICKET_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// The token of a ticket that nobody holds: it stands beside a stale value whose refresh failed just now.
+const PAUSE: u64 = 0;
 
 /// How long what is left of a released ticket stays: the shortest time that every store knows.
 const RELEASED_FOR: Duration = Duration::from_secs(1);
@@ -101,10 +105,11 @@ pub(crate) struct Tickets {
 }
 
 impl Alias {
-    /// Tries to get the ticket for a key that was looked up.
-    pub(crate) fn claim(&self, key: &Key<'_>, version: i64, found: &Found) -> Result<Claimed> {
+    /// Tries to get the ticket for a key that was looked up. A pause after a failed load counts for those who have a
+    /// stale value to serve.
+    pub(crate) fn claim(&self, key: &Key<'_>, version: i64, found: &Found, has_fallback: bool) -> Result<Claimed> {
         let final_key = self.keys.final_key(key, version)?;
-        let Some((held, token)) = self.ticket_for(&final_key, found)? else { return Ok(Claimed::Held) };
+        let Some((held, token)) = self.ticket_for(&final_key, found, has_fallback)? else { return Ok(Claimed::Held) };
         let kept_until = held.envelope.kept_until;
         let is_ours = match &found.seen {
             None => self.store.add(&final_key, &held.value, kept_until)?,
@@ -116,7 +121,7 @@ impl Alias {
     /// Tries to get the tickets for several keys that were looked up.
     pub(crate) fn claim_many(&self, keys: &[Key<'_>], version: i64, found: &[Found]) -> Result<Vec<Claimed>> {
         let final_keys = self.final_keys(keys, version)?;
-        let tickets = final_keys.iter().zip(found).map(|(final_key, found)| self.ticket_for(final_key, found));
+        let tickets = final_keys.iter().zip(found).map(|(final_key, found)| self.ticket_for(final_key, found, false));
         let tickets = tickets.collect::<Result<Vec<_>>>()?;
         let mut is_ours = vec![false; keys.len()];
         let (mut new, mut replacing) = (Vec::new(), Vec::new());
@@ -158,15 +163,21 @@ impl Alias {
     }
 
     /// Makes a ticket for a key that was looked up; `None` if there is one.
-    fn ticket_for(&self, final_key: &str, found: &Found) -> Result<Option<(Held, u64)>> {
+    fn ticket_for(&self, final_key: &str, found: &Found, has_fallback: bool) -> Result<Option<(Held, u64)>> {
         let now = self.clock.now();
         let old = found.seen.as_ref().and_then(|seen| self.envelope(seen));
-        if old.as_ref().and_then(|old| old.ticket).is_some_and(|ticket| ticket.until > now) {
+        // Beside a value that an invalidation stands against, a ticket is for a load that comes to nothing.
+        let counts = |ticket: &Ticket| match found.state {
+            State::Fresh(_) | State::Stale(_) => ticket.token != PAUSE || has_fallback,
+            State::Missing(MissReason::Loading) => true,
+            State::Missing(_) => false,
+        };
+        if old.as_ref().and_then(|old| old.ticket).is_some_and(|ticket| ticket.until > now && counts(&ticket)) {
             return Ok(None);
         }
         let valid_for = if self.capabilities.sharing == Sharing::Process { PROCESS_TICKET_FOR } else { TICKET_FOR };
         let until = now.saturating_add(valid_for);
-        let token = tags::random()?;
+        let token = tags::random()?.max(PAUSE + 1);
         let ticket = Some(Ticket { token, until });
         let envelope = match (&found.state, old) {
             // The value stays, for those who may still see it.
@@ -333,11 +344,13 @@ impl Alias {
 
     fn release_held(&self, final_key: &str, held: &Held, pause: Option<Duration>) -> Result<()> {
         let old = held.envelope.clone();
-        let Some(ticket) = old.ticket.filter(|_| !held.is_lost) else { return Ok(()) };
+        if held.is_lost {
+            return Ok(());
+        }
         let now = self.clock.now();
-        let ticket = pause.map(|pause| Ticket { until: now.saturating_add(pause), ..ticket });
+        let pause = pause.map(|pause| Ticket { token: PAUSE, until: now.saturating_add(pause) });
         let new = match old.payload {
-            Some(_) => Envelope { ticket, ..old },
+            Some(_) => Envelope { ticket: pause, ..old },
             None => Envelope { ticket: None, kept_until: Expiry::At(now.saturating_add(RELEASED_FOR)), ..old },
         };
         let kept_until = new.kept_until;

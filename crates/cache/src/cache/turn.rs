@@ -190,7 +190,7 @@ impl BlockingCache {
             return Step::Alone;
         }
         let then = queue.join(self, patience).unwrap_or_else(|| {
-            let claimed = self.alias.claim(key, self.key_version(), found);
+            let claimed = self.alias.claim(key, self.key_version(), found, patience == Patience::Hurries);
             queue.claimed(self, claimed, patience)
         });
         match then {
@@ -213,7 +213,10 @@ impl Cache {
             Some(then) => then,
             None => {
                 let key = key.clone().into_owned();
-                let claimed = self.try_run(move |cache| cache.alias.claim(&key, cache.key_version(), &found)).await;
+                let has_fallback = patience == Patience::Hurries;
+                let claim =
+                    move |cache: &BlockingCache| cache.alias.claim(&key, cache.key_version(), &found, has_fallback);
+                let claimed = self.try_run(claim).await;
                 queue.claimed(&self.blocking, claimed, patience)
             }
         };

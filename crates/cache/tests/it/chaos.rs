@@ -66,11 +66,9 @@ impl Model {
 
     /// A value replaced all others, for all processes or, if nobody knows, for this one.
     fn replaced(&mut self, process: usize, key: usize, number: usize, surely: bool) {
-        // Not yet: a `set` that fails because it could not read its tags leaves the old value where it is.
-        let tagged = self.written[number].tag.is_some();
         for (other, readable) in self.readable.iter_mut().enumerate() {
             let numbers = readable.entry(key).or_default();
-            if surely || other == process && !tagged {
+            if surely || other == process {
                 numbers.clear();
             }
             numbers.insert(number);

@@ -53,7 +53,8 @@ pub fn get_or_set_loads_each_time<H: Harness>(harness: &Arc<H>) {
     for number in 0..3 {
         assert_eq!(cache.get_or_set("key", 60, || Ok::<_, Infallible>(number)), Ok(number));
     }
-    assert_eq!(cache.get_or_set("key", 60, || Err::<i64, _>("upstream is down")), Err("upstream is down"));
+    let failed = cache.get_or_set("key", 60, || Err::<i64, _>("upstream is down"));
+    assert_eq!(failed.unwrap_err().loader_error(), Some(&"upstream is down"));
 }
 
 pub fn there_is_nothing_to_replace<H: Harness>(harness: &Arc<H>) {
