@@ -23,7 +23,7 @@ use crate::{
     codec::{Content, pack_integer},
     envelope::{Codec, Envelope, MAX_TAG_BYTES, MAX_TAGS, Payload, TagList, TagVersion},
     error::{Error, Result},
-    events::{Journal, MissReason},
+    events::{Journal, MissReason, What},
     generation::Generations,
     key::{Key, KeySpace},
     load::LoadOptions,
@@ -91,8 +91,8 @@ impl Alias {
         let value = self.seal(content, keep, until, generation);
         let result = self.store.set(&final_key, &value, until.kept);
         match &result {
-            Ok(()) => self.stored(key, content, &value, keep),
-            Err(error) => self.journal.not_stored(key, error),
+            Ok(()) => self.stored(key, &value, until.kept, keep),
+            Err(error) => self.journal.note(key, What::NotStored { reason: error }),
         }
         result
     }
@@ -100,7 +100,7 @@ impl Alias {
     /// Removes what a value should have replaced that could not even be made ready.
     pub(crate) fn put_failed(&self, key: &Key<'_>, version: i64, error: Error) -> Error {
         let deleted = self.keys.final_key(key, version).and_then(|final_key| self.store.delete(&final_key));
-        self.journal.not_stored(key, &error);
+        self.journal.note(key, What::NotStored { reason: &error });
         deleted.err().unwrap_or(error)
     }
 
@@ -130,9 +130,9 @@ impl Alias {
             };
         }
         match &added {
-            Ok(true) => self.stored(key, content, &value, keep),
+            Ok(true) => self.stored(key, &value, until.kept, keep),
             Ok(false) => {}
-            Err(error) => self.journal.not_stored(key, error),
+            Err(error) => self.journal.note(key, What::NotStored { reason: error }),
         }
         added
     }
@@ -153,11 +153,11 @@ impl Alias {
             values.push((final_key, self.seal(content, keep, until, generation)));
         }
         let failed = self.store.set_many(&values, until.kept)?;
-        for (position, (key, content)) in items.iter().enumerate() {
+        for (position, (key, _)) in items.iter().enumerate() {
             if failed.contains(&position) {
-                self.journal.not_stored(key, &"the store refused it");
+                self.journal.note(key, What::NotStored { reason: &"the store refused it" });
             } else {
-                self.stored(key, content, &values[position].1, keep);
+                self.stored(key, &values[position].1, until.kept, keep);
             }
         }
         Ok(failed)
@@ -196,11 +196,12 @@ impl Alias {
         let final_key = self.keys.final_key(key, version)?;
         match self.store.delete(&final_key) {
             Ok(was_there) => {
-                self.journal.invalidated(key, cause, usize::from(was_there), None);
+                let entries = usize::from(was_there);
+                self.journal.note(key, What::Invalidated { cause, entries, removed: None });
                 Ok(was_there)
             }
             Err(error) => {
-                self.journal.invalidation_failed(key, cause, &error);
+                self.journal.note(key, What::InvalidationFailed { cause, error: &error });
                 Err(error)
             }
         }
@@ -210,12 +211,13 @@ impl Alias {
         let final_keys = self.final_keys(keys, version)?;
         let key_refs: Vec<&str> = final_keys.iter().map(String::as_str).collect();
         let result = self.store.delete_many(&key_refs);
-        let label = keys.iter().map(Key::label).collect::<Vec<_>>().join(" ");
-        let all = Key::from(label);
-        match &result {
-            Ok(count) => self.journal.invalidated(&all, cause, *count, None),
-            Err(error) => self.journal.invalidation_failed(&all, cause, error),
-        }
+        self.journal.note_all(
+            keys,
+            match &result {
+                Ok(count) => What::Invalidated { cause, entries: *count, removed: None },
+                Err(error) => What::InvalidationFailed { cause, error },
+            },
+        );
         result
     }
 
@@ -223,8 +225,8 @@ impl Alias {
     pub(crate) fn expire(&self, key: &Key<'_>, version: i64, cause: Option<&str>) -> Result<bool> {
         let expired = self.expire_in_store(key, version);
         match &expired {
-            Ok(_) => self.journal.expired(key, cause),
-            Err(error) => self.journal.invalidation_failed(key, cause, error),
+            Ok(_) => self.journal.note(key, What::Expired { cause }),
+            Err(error) => self.journal.note(key, What::InvalidationFailed { cause, error }),
         }
         expired
     }
@@ -270,9 +272,10 @@ impl Alias {
                 Ok(()) => {
                     let removed = self.remembered.take(name);
                     let labels = removed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                    self.journal.invalidated(&key, cause, removed.len(), (!labels.is_empty()).then_some(&*labels));
+                    let (entries, removed) = (removed.len(), (!labels.is_empty()).then_some(&*labels));
+                    self.journal.note(&key, What::Invalidated { cause, entries, removed });
                 }
-                Err(error) => self.journal.invalidation_failed(&key, cause, error),
+                Err(error) => self.journal.note(&key, What::InvalidationFailed { cause, error }),
             }
         }
         result
@@ -352,9 +355,9 @@ impl Alias {
             Ok(()) => {
                 self.generations.forget();
                 self.remembered.clear();
-                self.journal.cleared(cause, false);
+                self.journal.note_alias(What::Cleared { cause, prefix_only: false });
             }
-            Err(error) => self.journal.clearing_failed(cause, error),
+            Err(error) => self.journal.note_alias(What::InvalidationFailed { cause, error }),
         }
         result
     }
@@ -364,9 +367,9 @@ impl Alias {
         match &result {
             Ok(()) => {
                 self.remembered.clear();
-                self.journal.cleared(cause, true);
+                self.journal.note_alias(What::Cleared { cause, prefix_only: true });
             }
-            Err(error) => self.journal.clearing_failed(cause, error),
+            Err(error) => self.journal.note_alias(What::InvalidationFailed { cause, error }),
         }
         result
     }
@@ -430,21 +433,21 @@ impl Alias {
     }
 
     /// Returns the envelope that was just read and found to be good.
-    fn envelope(&self, value: &Value) -> Option<Envelope> {
+    pub(crate) fn envelope(&self, value: &Value) -> Option<Envelope> {
         match value {
             Value::Integer(_) => None,
             Value::Bytes(bytes) => Envelope::decode(bytes, false).ok(),
         }
     }
 
-    fn stored(&self, key: &Key<'_>, content: &Content, value: &Value, keep: &Keep) {
+    fn stored(&self, key: &Key<'_>, value: &Value, until: Expiry, keep: &Keep) {
         if !self.capabilities.stores {
-            return self.journal.not_stored(key, &"the dummy store keeps nothing");
+            return self.journal.note(key, What::NotStored { reason: &"the dummy store keeps nothing" });
         }
         if !keep.tags.is_empty() {
             self.remember(key, &TagList::new(&keep.tags));
         }
-        self.journal.stored(key, content.len().min(value.len()), keep.cost);
+        self.journal.note(key, What::Stored { bytes: value.len(), cost: keep.cost, until });
     }
 
     fn remember(&self, key: &Key<'_>, tags: &TagList) {

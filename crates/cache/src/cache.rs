@@ -31,14 +31,15 @@ use crate::{
     codec::{self, Content, Format},
     envelope::Codec,
     error::{Error, Result},
-    events::Counts,
+    events::{Counts, GroupStats},
+    explain::Explanation,
     key::Key,
     load::LoadOptions,
     timeout::Timeout,
 };
 
 pub use blocking::BlockingCache;
-pub(crate) use load::facts;
+pub(crate) use load::as_hit;
 pub(crate) use turn::Loading;
 #[cfg(any(feature = "page", feature = "template"))]
 pub(crate) use turn::{Patience, Queue, Step};
@@ -97,6 +98,11 @@ impl Cache {
     /// Returns what this process has counted under the alias.
     pub fn counts(&self) -> Counts {
         self.blocking.alias.journal.counts()
+    }
+
+    /// Returns what this process has counted under the alias, by what its keys have in common.
+    pub fn groups(&self) -> Vec<GroupStats> {
+        self.blocking.journal().groups()
     }
 
     /// As [`BlockingCache::version`].
@@ -271,6 +277,15 @@ impl Cache {
     pub async fn ttl<'k>(&self, key: impl Into<Key<'k>>) -> Result<Option<Timeout>> {
         let key = key.into().into_owned();
         self.try_run(move |cache| cache.ttl(key)).await
+    }
+
+    /// As [`BlockingCache::explain`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn explain<'k>(&self, key: impl Into<Key<'k>>) -> Result<Explanation> {
+        let key = key.into().into_owned();
+        self.try_run(move |cache| cache.explain(key)).await
     }
 
     /// As [`BlockingCache::delete_many`].

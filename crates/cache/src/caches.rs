@@ -22,7 +22,7 @@ use crate::{
     chance::Chance,
     clock::Clock,
     error::{Causes, Error, Result},
-    events::Journal,
+    events::{self, Journal, Observer, Observers},
     generation::Generations,
     key::KeySpace,
     settings::{AliasSettings, DEFAULT_ALIAS, Problem, Section, SettingsError},
@@ -96,7 +96,7 @@ impl Caches {
     pub fn local() -> Self {
         let settings = AliasSettings::default();
         let store = Locmem::new(Options::new(), DEFAULT_MAX_BYTES);
-        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(store), Clock::system());
+        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(store), Clock::system(), Vec::new().into());
         Caches(Arc::new(BTreeMap::from([(DEFAULT_ALIAS.to_owned(), (settings, cache))])))
     }
 
@@ -114,6 +114,23 @@ impl Caches {
         self.0[DEFAULT_ALIAS].1.clone()
     }
 
+    /// Returns what this process has counted, by alias and key group, in the text format of Prometheus (version 0.0.4).
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::Caches;
+    ///
+    /// let caches = Caches::local();
+    /// caches.default_cache().blocking().get::<String>("object:7")?;
+    /// let line = r#"larder_cache_misses_total{alias="default",kind="key",group="object:*",reason="absent"} 1"#;
+    /// assert!(caches.prometheus().lines().any(|is| is == line));
+    /// # Ok::<_, larder_cache::Error>(())
+    /// ```
+    pub fn prometheus(&self) -> String {
+        let groups: Vec<(&str, Vec<_>)> = self.iter().map(|(alias, _, cache)| (alias, cache.groups())).collect();
+        events::render(&groups)
+    }
+
     /// Returns all aliases with their settings and caches, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &AliasSettings, &Cache)> {
         self.0.iter().map(|(alias, (settings, cache))| (alias.as_str(), settings, cache))
@@ -127,6 +144,7 @@ pub struct CachesBuilder {
     factories: BTreeMap<String, Factory>,
     clock: Clock,
     database_url: Option<String>,
+    observers: Vec<Box<dyn Observer>>,
 }
 
 impl CachesBuilder {
@@ -162,6 +180,13 @@ impl CachesBuilder {
         self
     }
 
+    /// Adds somebody who is told of every decision of every alias.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observers.push(Box::new(observer));
+        self
+    }
+
     /// Measures time by this clock. Stores outside this process keep their own.
     #[must_use]
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -173,16 +198,17 @@ impl CachesBuilder {
     ///
     /// # Errors
     /// Every problem of every alias.
-    pub fn build(self) -> Result<Caches, SettingsError> {
+    pub fn build(mut self) -> Result<Caches, SettingsError> {
         let mut problems = Vec::new();
         let mut table = BTreeMap::new();
+        let observers: Observers = std::mem::take(&mut self.observers).into();
         for (alias, settings) in &self.aliases {
             let name = format!("caches.{alias}");
             let database_url = self.database_url.as_deref();
             let context = BackendContext { name: &name, settings, clock: self.clock.clone(), database_url };
             match self.store(&context) {
                 Ok(store) => {
-                    let cache = cache(alias, settings, store, self.clock.clone());
+                    let cache = cache(alias, settings, store, self.clock.clone(), Arc::clone(&observers));
                     table.insert(alias.clone(), (settings.clone(), cache));
                 }
                 Err(error) => problems.extend(error.problems),
@@ -270,7 +296,7 @@ fn keep_maintained(table: Weak<Table>) {
     }
 }
 
-fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock) -> Cache {
+fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock, observers: Observers) -> Cache {
     let keys = KeySpace::new(&settings.key_prefix, settings.invalid_keys);
     // What lies in this memory already needs no copy.
     let is_shared = store.capabilities().sharing != Sharing::Process;
@@ -294,7 +320,7 @@ fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: 
         load_options: settings.load.clone(),
         compress_above: settings.compress_above,
         deadline: settings.deadline,
-        journal: Journal::new(alias),
+        journal: Journal::new(alias, clock.clone(), observers),
         clock,
         chance: Chance::new(),
         remembered: Default::default(),

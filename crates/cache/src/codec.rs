@@ -34,15 +34,6 @@ pub(crate) enum Content {
     Payload(Codec, Bytes),
 }
 
-impl Content {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            Content::Integer(_) => size_of::<i64>(),
-            Content::Payload(_, payload) => payload.len(),
-        }
-    }
-}
-
 /// Turns a value into what is stored under `key`.
 pub(crate) fn encode<T: Serialize + ?Sized>(key: &Key<'_>, value: &T, format: Format) -> Result<Content> {
     let failed = |source: Source| Error::Encode { key: key.label().to_owned(), source };

@@ -227,6 +227,10 @@ impl Payload {
         bytes.map(Bytes::from).map_err(|_| Unreadable::Damaged)
     }
 
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.compressed
+    }
+
     /// Returns how many bytes it takes in the store.
     pub(crate) fn stored_bytes(&self) -> usize {
         self.bytes.len()

@@ -1,17 +1,35 @@
-//! Decisions and their reasons: what was hit, missed, stored, refused and invalidated.
+//! Decisions and their reasons: what was hit, missed, loaded, stored, refused and invalidated.
 //!
-//! Every decision is one line of the log target `cache`, with the same field names everywhere, and one count.
+//! Every decision is one [`Event`]. From it come the line of the log target `cache`, with the same field names
+//! everywhere, the counts, the statistics by key group, the history that [`explain`](crate::BlockingCache::explain)
+//! looks into, and whatever an [`Observer`] makes of it: they cannot tell different stories.
+
+mod groups;
+mod history;
+mod prometheus;
 
 use std::{
     fmt::{self, Display},
-    sync::atomic::{AtomicU64, Ordering},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Once,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use log::{Level, kv};
 
+pub(crate) use self::prometheus::render;
+pub use self::{groups::GroupStats, history::Invalidation};
+use self::{groups::Groups, history::History};
 pub use crate::envelope::Unreadable;
-use crate::{error::Error, key::Key};
+use crate::{
+    clock::{Clock, Timestamp},
+    error::Error,
+    key::Key,
+    timeout::Expiry,
+};
 
 /// The log target of cache decisions, for operators to subscribe to: `RUST_LOG=cache=debug`.
 pub const TARGET: &str = "cache";
@@ -22,36 +40,273 @@ pub const TARGET: &str = "cache";
 pub enum MissReason {
     /// Nothing is there: never stored, expired, evicted or deleted.
     Absent,
+    /// Its time is over; it is kept as stale.
+    Expired,
     /// It was stored with a tag that was invalidated, or whose version the store has lost.
     TagChanged(String),
+    /// Everything under its prefix was cleared since.
+    Cleared,
+    /// Somebody is loading its first value.
+    Loading,
     /// What is there is not an entry of this version of the cache.
     Unreadable(Unreadable),
     /// The entry holds another type than the caller asked for.
     OtherType,
-    /// Its time is over; it is kept as stale.
-    Expired,
-    /// Everything under its prefix was cleared.
-    Cleared,
-    /// Somebody is loading its first value.
-    Loading,
     /// The store does not answer.
     Unavailable,
+}
+
+impl MissReason {
+    /// The names of all reasons, in the order in which they are counted.
+    pub(crate) const NAMES: [&'static str; 8] =
+        ["absent", "expired", "tag_changed", "cleared", "loading", "unreadable", "other_type", "unavailable"];
+
+    /// Returns the reason as one word, for metrics.
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    fn index(&self) -> usize {
+        match self {
+            MissReason::Absent => 0,
+            MissReason::Expired => 1,
+            MissReason::TagChanged(_) => 2,
+            MissReason::Cleared => 3,
+            MissReason::Loading => 4,
+            MissReason::Unreadable(_) => 5,
+            MissReason::OtherType => 6,
+            MissReason::Unavailable => 7,
+        }
+    }
 }
 
 impl Display for MissReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             MissReason::Absent => f.write_str("absent"),
-            MissReason::TagChanged(tag) => write!(f, "tag {tag} changed"),
-            MissReason::Unreadable(why) => write!(f, "{why}"),
-            MissReason::OtherType => f.write_str("holds another type"),
             MissReason::Expired => f.write_str("expired"),
+            MissReason::TagChanged(tag) => write!(f, "tag {tag} changed"),
             MissReason::Cleared => f.write_str("cleared with its prefix"),
             MissReason::Loading => f.write_str("being loaded"),
+            MissReason::Unreadable(why) => write!(f, "{why}"),
+            MissReason::OtherType => f.write_str("holds another type"),
             MissReason::Unavailable => f.write_str("store does not answer"),
         }
     }
 }
+
+/// One decision of the cache.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Event<'a> {
+    /// The alias of the settings.
+    pub alias: &'a str,
+    /// What it was about; `None` if about the whole alias.
+    pub key: Option<&'a Key<'a>>,
+    /// What happened.
+    pub what: What<'a>,
+}
+
+/// What happened to a key.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum What<'a> {
+    /// A look-up found a value.
+    Hit {
+        /// Whether it was past its time and served nevertheless.
+        stale: bool,
+        /// How long the look-up took, if that was measured: only when the log wants it.
+        took: Option<Duration>,
+        /// What the value cost to load.
+        saved: Duration,
+        /// How many bytes it takes in the store.
+        bytes: usize,
+    },
+    /// A look-up found nothing that may be used.
+    Miss {
+        /// Why.
+        reason: &'a MissReason,
+        /// As in a hit.
+        took: Option<Duration>,
+    },
+    /// A caller who missed waited for another one's load, and has its value.
+    Waited {
+        /// How long.
+        took: Duration,
+    },
+    /// A loader returned a value.
+    Loaded {
+        /// How long it took.
+        cost: Duration,
+        /// Whether nobody waited for it.
+        background: bool,
+    },
+    /// A loader failed.
+    LoadFailed {
+        /// How long it took.
+        cost: Duration,
+        /// Its error.
+        error: &'a dyn Display,
+        /// Whether nobody waited for it.
+        background: bool,
+    },
+    /// A value was stored.
+    Stored {
+        /// How many bytes it takes in the store.
+        bytes: usize,
+        /// What it cost to load, as far as that is known.
+        cost: Duration,
+        /// Until when it is kept.
+        until: Expiry,
+    },
+    /// A value was not stored.
+    NotStored {
+        /// Why.
+        reason: &'a dyn Display,
+    },
+    /// A loaded value was returned and not stored, because something was invalidated while it was loaded.
+    Overtaken {
+        /// How long it took to load.
+        cost: Duration,
+    },
+    /// A key or tag was invalidated.
+    Invalidated {
+        /// Who did it and why, as the caller said.
+        cause: Option<&'a str>,
+        /// How many entries the store had; for a tag, how many this process knows.
+        entries: usize,
+        /// The names of those that this process knows.
+        removed: Option<&'a str>,
+    },
+    /// A value was made stale by hand.
+    Expired {
+        /// As in an invalidation.
+        cause: Option<&'a str>,
+    },
+    /// The store did not hear of an invalidation, which is kept until it does.
+    InvalidationFailed {
+        /// As in an invalidation.
+        cause: Option<&'a str>,
+        /// What stood in the way.
+        error: &'a Error,
+    },
+    /// Everything was removed.
+    Cleared {
+        /// As in an invalidation.
+        cause: Option<&'a str>,
+        /// Whether only what stands under the prefix of the alias.
+        prefix_only: bool,
+    },
+}
+
+impl fmt::Debug for What<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl What<'_> {
+    fn level(&self) -> Level {
+        match self {
+            What::Invalidated { .. } | What::Expired { .. } | What::Cleared { .. } => Level::Info,
+            What::InvalidationFailed { .. } | What::LoadFailed { background: true, .. } => Level::Warn,
+            _ => Level::Debug,
+        }
+    }
+
+    fn message(&self) -> &'static str {
+        match self {
+            What::Hit { stale: false, .. } => "hit",
+            What::Hit { stale: true, .. } => "hit stale",
+            What::Miss { .. } => "miss",
+            What::Waited { .. } => "waited",
+            What::Loaded { .. } => "loaded",
+            What::LoadFailed { .. } => "load failed",
+            What::Stored { .. } => "stored",
+            What::NotStored { .. } => "not stored",
+            What::Overtaken { .. } => "not stored, overtaken by an invalidation",
+            What::Invalidated { .. } => "invalidated",
+            What::Expired { .. } => "expired",
+            What::InvalidationFailed { .. } => "invalidation kept until the store answers",
+            What::Cleared { prefix_only: false, .. } => "cleared the whole store",
+            What::Cleared { prefix_only: true, .. } => "cleared the prefix",
+        }
+    }
+
+    /// Hands the fields of the log line to `field`, in their order.
+    fn fields(&self, field: &mut dyn FnMut(&'static str, &dyn Display)) {
+        let cause = |cause: &Option<&str>, field: &mut dyn FnMut(&'static str, &dyn Display)| {
+            cause.iter().for_each(|cause| field("cause", cause));
+        };
+        match self {
+            What::Hit { took, .. } => field("took_us", &micros(*took)),
+            What::Miss { reason, took } => {
+                field("reason", reason);
+                field("took_us", &micros(*took));
+            }
+            What::Waited { took } => field("took_us", &took.as_micros()),
+            What::Loaded { cost, background } => {
+                field("cost_us", &cost.as_micros());
+                field("background", background);
+            }
+            What::LoadFailed { cost, error, background } => {
+                field("error", error);
+                field("cost_us", &cost.as_micros());
+                field("background", background);
+            }
+            What::Stored { bytes, cost, .. } => {
+                field("bytes", bytes);
+                field("cost_us", &cost.as_micros());
+            }
+            What::NotStored { reason } => field("reason", reason),
+            What::Overtaken { cost } => field("cost_us", &cost.as_micros()),
+            What::Invalidated { cause: why, entries, removed } => {
+                cause(why, field);
+                field("entries", entries);
+                removed.iter().for_each(|names| field("removed", names));
+            }
+            What::Expired { cause: why } | What::Cleared { cause: why, .. } => cause(why, field),
+            What::InvalidationFailed { cause: why, error } => {
+                cause(why, field);
+                field("error", error);
+            }
+        }
+    }
+}
+
+/// Is told of every decision, on the thread that made it: quick, please. Registered with
+/// [`CachesBuilder::observer`](crate::CachesBuilder::observer).
+///
+/// # Examples
+/// ```
+/// use larder_cache::{Caches, events::{Event, Observer, What}, settings::AliasSettings};
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+///
+/// struct Invalidations(Arc<AtomicU64>);
+///
+/// impl Observer for Invalidations {
+///     fn observe(&self, event: &Event<'_>) {
+///         if let What::Invalidated { .. } = event.what {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let count = Arc::new(AtomicU64::new(0));
+/// let caches = Caches::builder()
+///     .alias("default", AliasSettings::default())
+///     .observer(Invalidations(Arc::clone(&count)))
+///     .build()?;
+/// caches.default_cache().blocking().delete("objects")?;
+/// assert_eq!(count.load(Ordering::Relaxed), 1);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+pub trait Observer: Send + Sync {
+    /// Is told of one decision. A panic in here is caught, and said in the log once.
+    fn observe(&self, event: &Event<'_>);
+}
+
+pub(crate) type Observers = Arc<[Box<dyn Observer>]>;
 
 /// How often this process found, missed, stored and invalidated something under one alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,28 +322,38 @@ pub struct Counts {
     pub invalidations: u64,
 }
 
-#[expect(dead_code, reason = "counted by key group soon")]
-pub(crate) struct HitFacts {
-    pub(crate) took: Option<Duration>,
-    pub(crate) saved: Duration,
-    pub(crate) bytes: usize,
-    pub(crate) stale: bool,
-}
-
-/// Counts and logs the decisions of one alias.
-#[derive(Debug)]
+/// Counts, logs and hands on the decisions of one alias.
 pub(crate) struct Journal {
     alias: String,
+    clock: Clock,
+    observers: Observers,
     hits: AtomicU64,
     misses: AtomicU64,
     stored: AtomicU64,
     invalidations: AtomicU64,
+    groups: Groups,
+    history: History,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("alias", &self.alias).field("counts", &self.counts()).finish_non_exhaustive()
+    }
 }
 
 impl Journal {
-    pub(crate) fn new(alias: &str) -> Self {
-        let zero = || AtomicU64::new(0);
-        Journal { alias: alias.into(), hits: zero(), misses: zero(), stored: zero(), invalidations: zero() }
+    pub(crate) fn new(alias: &str, clock: Clock, observers: Observers) -> Self {
+        Journal {
+            alias: alias.into(),
+            clock,
+            observers,
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
+            groups: Groups::default(),
+            history: History::default(),
+        }
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -100,82 +365,84 @@ impl Journal {
         }
     }
 
-    pub(crate) fn hit(&self, key: &Key<'_>, hit: &HitFacts) {
-        self.hits.fetch_add(1, Ordering::Relaxed);
-        self.decision(Level::Debug, "hit", key, &[("took_us", &Micros(hit.took))]);
-    }
-    pub(crate) fn waited(&self, key: &Key<'_>, took: Duration) {
-        self.decision(Level::Debug, "waited", key, &[("took_us", &took.as_micros())]);
-    }
-    pub(crate) fn loaded(&self, key: &Key<'_>, cost: Duration, _background: bool) {
-        self.decision(Level::Debug, "loaded", key, &[("cost_us", &cost.as_micros())]);
-    }
-    pub(crate) fn load_failed(&self, key: &Key<'_>, cost: Duration, error: &dyn Display, _background: bool) {
-        self.decision(Level::Debug, "load failed", key, &[("cost_us", &cost.as_micros()), ("error", error)]);
-    }
-    pub(crate) fn overtaken(&self, key: &Key<'_>, cost: Duration) {
-        self.decision(Level::Debug, "overtaken", key, &[("cost_us", &cost.as_micros())]);
-    }
-    pub(crate) fn expired(&self, key: &Key<'_>, _cause: Option<&str>) {
-        self.decision(Level::Info, "expired", key, &[]);
+    pub(crate) fn groups(&self) -> Vec<GroupStats> {
+        self.groups.all()
     }
 
-    pub(crate) fn miss(&self, key: &Key<'_>, reason: &MissReason, took: Option<Duration>) {
-        self.misses.fetch_add(1, Ordering::Relaxed);
-        self.decision(Level::Debug, "miss", key, &[("reason", reason), ("took_us", &Micros(took))]);
+    /// Returns when this process stored a key last, and until when it was to be kept.
+    pub(crate) fn last_stored(&self, key: &Key<'_>) -> Option<(Timestamp, Expiry)> {
+        self.history.last_stored(key)
     }
 
-    pub(crate) fn stored(&self, key: &Key<'_>, bytes: usize, cost: Duration) {
-        self.stored.fetch_add(1, Ordering::Relaxed);
-        self.decision(Level::Debug, "stored", key, &[("bytes", &bytes), ("cost_us", &cost.as_micros())]);
+    /// Returns the last invalidation of a key or tag by this process.
+    pub(crate) fn last_invalidation(&self, key: &Key<'_>) -> Option<Invalidation> {
+        self.history.last_invalidation(key)
     }
 
-    pub(crate) fn not_stored(&self, key: &Key<'_>, reason: &dyn Display) {
-        self.decision(Level::Debug, "not stored", key, &[("reason", reason)]);
+    /// Takes note of a decision about a key.
+    pub(crate) fn note(&self, key: &Key<'_>, what: What<'_>) {
+        self.groups.count(key, &what);
+        match &what {
+            What::Hit { .. } => self.hits.fetch_add(1, Ordering::Relaxed),
+            What::Miss { .. } => self.misses.fetch_add(1, Ordering::Relaxed),
+            What::Stored { until, .. } => {
+                self.history.stored(key, self.clock.now(), *until);
+                self.stored.fetch_add(1, Ordering::Relaxed)
+            }
+            What::Invalidated { cause, .. } | What::Expired { cause } => {
+                self.history.invalidated(key, *cause, self.clock.now());
+                self.invalidations.fetch_add(1, Ordering::Relaxed)
+            }
+            _ => 0,
+        };
+        self.tell(Some(key), &what);
     }
 
-    /// Records an invalidation. `entries` is how many the store had; for a tag, how many this process had stored.
-    pub(crate) fn invalidated(&self, key: &Key<'_>, cause: Option<&str>, entries: usize, removed: Option<&str>) {
-        self.invalidations.fetch_add(1, Ordering::Relaxed);
-        let mut fields: Vec<(&str, &dyn Display)> = Vec::new();
-        cause.iter().for_each(|cause| fields.push(("cause", cause)));
-        fields.push(("entries", &entries));
-        removed.iter().for_each(|names| fields.push(("removed", names)));
-        self.decision(Level::Info, "invalidated", key, &fields);
+    /// Takes note of a decision about several keys at once, in one line.
+    pub(crate) fn note_all(&self, keys: &[Key<'_>], what: What<'_>) {
+        if let What::Invalidated { cause, .. } = &what {
+            keys.iter().for_each(|key| self.history.invalidated(key, *cause, self.clock.now()));
+            self.invalidations.fetch_add(1, Ordering::Relaxed);
+        }
+        let all = Key::from(keys.iter().map(Key::label).collect::<Vec<_>>().join(" "));
+        self.tell(Some(&all), &what);
     }
 
-    pub(crate) fn cleared(&self, cause: Option<&str>, _prefix_only: bool) {
-        self.invalidations.fetch_add(1, Ordering::Relaxed);
-        let mut fields: Vec<(&str, &dyn Display)> = vec![("alias", &self.alias)];
-        cause.iter().for_each(|cause| fields.push(("cause", cause)));
-        line(Level::Info, "cleared the whole store", &fields);
+    /// Takes note of a decision about the whole alias.
+    pub(crate) fn note_alias(&self, what: What<'_>) {
+        if let What::Cleared { cause, .. } = &what {
+            self.history.cleared(*cause, self.clock.now());
+            self.invalidations.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tell(None, &what);
     }
 
-    pub(crate) fn invalidation_failed(&self, key: &Key<'_>, cause: Option<&str>, error: &Error) {
-        let mut fields: Vec<(&str, &dyn Display)> = Vec::new();
-        cause.iter().for_each(|cause| fields.push(("cause", cause)));
-        fields.push(("error", error));
-        self.decision(Level::Warn, KEPT, key, &fields);
-    }
-
-    pub(crate) fn clearing_failed(&self, cause: Option<&str>, error: &Error) {
-        let mut fields: Vec<(&str, &dyn Display)> = vec![("alias", &self.alias)];
-        cause.iter().for_each(|cause| fields.push(("cause", cause)));
-        fields.push(("error", error));
-        line(Level::Warn, KEPT, &fields);
-    }
-
-    fn decision(&self, level: Level, message: &str, key: &Key<'_>, more: &[(&str, &dyn Display)]) {
-        if log::log_enabled!(target: TARGET, level) {
-            let label = key.label();
-            let named: [(&str, &dyn Display); 2] = [(key.kind().field(), &label), ("alias", &self.alias)];
-            line(level, message, &[&named, more].concat());
+    fn tell(&self, key: Option<&Key<'_>>, what: &What<'_>) {
+        if log::log_enabled!(target: TARGET, what.level()) {
+            let (label, field) = key.map_or(("", ""), |key| (key.label(), key.kind().field()));
+            let mut fields: Vec<(&str, String)> = Vec::with_capacity(6);
+            if key.is_some() {
+                fields.push((field, label.to_owned()));
+            }
+            fields.push(("alias", self.alias.clone()));
+            what.fields(&mut |name, value| fields.push((name, value.to_string())));
+            let fields: Vec<(&str, &dyn Display)> =
+                fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
+            line(what.level(), what.message(), &fields);
+        }
+        for observer in &*self.observers {
+            observe(&**observer, &self.alias, key, what);
         }
     }
 }
 
-/// What the log says of an invalidation that a store did not hear of.
-const KEPT: &str = "invalidation kept until the store answers";
+fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &What<'_>) {
+    static SAID: Once = Once::new();
+    let observed = catch_unwind(AssertUnwindSafe(|| observer.observe(&Event { alias, key, what: *what })));
+    if observed.is_err() {
+        SAID.call_once(|| log::error!("an observer of the cache panicked; mend it, the cache goes on without it"));
+    }
+}
 
 /// Tells whether hits and misses are logged, so that their time is worth measuring.
 pub(crate) fn are_timed() -> bool {
@@ -194,10 +461,6 @@ pub(crate) fn line(level: Level, message: &str, fields: &[(&str, &dyn Display)])
     log::logger().log(&record.args(format_args!("{message}")).key_values(&fields.as_slice()).build());
 }
 
-struct Micros(Option<Duration>);
-
-impl Display for Micros {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.unwrap_or_default().as_micros())
-    }
+fn micros(took: Option<Duration>) -> u128 {
+    took.unwrap_or_default().as_micros()
 }

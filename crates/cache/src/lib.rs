@@ -20,6 +20,7 @@ pub mod conformance;
 mod envelope;
 mod error;
 pub mod events;
+pub mod explain;
 mod fill;
 mod generation;
 mod key;

@@ -48,8 +48,6 @@ pub(crate) struct Hit {
     pub(crate) cost: Duration,
     /// Until when somebody has the right to load it again.
     pub(crate) held_until: Option<Timestamp>,
-    #[expect(dead_code, reason = "explained soon")]
-    pub(crate) tags: TagList,
     pub(crate) stored_bytes: usize,
 }
 
@@ -252,6 +250,14 @@ impl Alias {
         self.read_tags(&unread, batch)
     }
 
+    /// Returns the versions that tags have in the store now.
+    pub(crate) fn current_versions<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<Option<u64>>> {
+        let keys = self.tag_keys(names)?;
+        let key_refs: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let entries = self.store.get_many(&key_refs)?;
+        Ok(entries.into_iter().map(version_of).collect())
+    }
+
     fn read_tags(&self, names: &[String], batch: &mut Batch) -> Result<()> {
         if names.is_empty() {
             return Ok(());
@@ -282,7 +288,6 @@ impl Alias {
                     kept_until: entry.expiry,
                     cost: Duration::ZERO,
                     held_until: None,
-                    tags: TagList::default(),
                     stored_bytes: entry.value.len(),
                 };
                 return Ok(Found { state: State::Fresh(hit), seen: Some(entry.value), took: None });
@@ -332,7 +337,6 @@ impl Alias {
             cost: envelope.cost,
             held_until,
             stored_bytes: payload.stored_bytes(),
-            tags: envelope.tags,
         };
         Ok(if envelope.expired || hit.fresh_until.has_passed(now) { State::Stale(hit) } else { State::Fresh(hit) })
     }
@@ -371,11 +375,7 @@ impl Batch {
     }
 
     fn note(&mut self, names: impl IntoIterator<Item = String>, entries: impl IntoIterator<Item = Option<Entry>>) {
-        let versions = entries.into_iter().map(|entry| match entry?.value {
-            Value::Integer(version) => Some(version.cast_unsigned()),
-            Value::Bytes(_) => None,
-        });
-        self.tags.extend(names.into_iter().zip(versions));
+        self.tags.extend(names.into_iter().zip(entries.into_iter().map(version_of)));
     }
 
     fn knows(&self, name: &str) -> bool {
@@ -384,5 +384,12 @@ impl Batch {
 
     fn has(&self, name: &str, version: u64) -> bool {
         self.tags.iter().any(|(known, current)| known == name && *current == Some(version))
+    }
+}
+
+fn version_of(entry: Option<Entry>) -> Option<u64> {
+    match entry?.value {
+        Value::Integer(version) => Some(version.cast_unsigned()),
+        Value::Bytes(_) => None,
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     codec::Content,
     envelope::{Envelope, TagList, TagVersion, Ticket},
     error::Result,
-    events::MissReason,
+    events::{MissReason, What},
     key::Key,
     tags,
     timeout::Expiry,
@@ -229,7 +229,7 @@ impl Alias {
         discovered: Vec<String>,
     ) -> Result<Finished> {
         let Some(tags) = self.tags_for(&claim, basis, discovered)? else {
-            self.journal.overtaken(&claim.key, keep.cost);
+            self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
             self.release(claim, None)?;
             return Ok(Finished::Overtaken);
         };
@@ -247,15 +247,15 @@ impl Alias {
         };
         match replaced {
             Ok(true) => {
-                self.stored(&key, content, &value, &keep);
+                self.stored(&key, &value, until.kept, &keep);
                 Ok(Finished::Kept)
             }
             Ok(false) => {
-                self.journal.overtaken(&key, keep.cost);
+                self.journal.note(&key, What::Overtaken { cost: keep.cost });
                 Ok(Finished::Overtaken)
             }
             Err(error) => {
-                self.journal.not_stored(&key, &error);
+                self.journal.note(&key, What::NotStored { reason: &error });
                 self.release(claim, None)?;
                 Err(error)
             }
@@ -291,12 +291,12 @@ impl Alias {
             })
             .collect();
         let replaced = self.store.replace_many(&items)?;
-        let finished = claims.iter().zip(&values).zip(replaced).map(|(((claim, content), value), replaced)| {
+        let finished = claims.iter().zip(&values).zip(replaced).map(|(((claim, _), value), replaced)| {
             if replaced {
-                self.stored(&claim.key, content, value, &keep);
+                self.stored(&claim.key, value, until.kept, &keep);
                 Finished::Kept
             } else {
-                self.journal.overtaken(&claim.key, keep.cost);
+                self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
                 Finished::Overtaken
             }
         });

@@ -5,14 +5,15 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{facts, into_bytes, negated, owned};
+use super::{as_hit, into_bytes, negated, owned};
 use crate::{
     alias::{Alias, Found, Hit, Keep},
     backend::Stats,
     codec::{self, Content, Format},
     envelope::Codec,
     error::{Causes, Error, Result},
-    events::{Journal, MissReason},
+    events::{Journal, MissReason, What},
+    explain::Explanation,
     fill::Fills,
     key::Key,
     load::LoadOptions,
@@ -214,6 +215,28 @@ impl BlockingCache {
         Ok(left.map(|left| left.map_or(Timeout::Never, Timeout::After)))
     }
 
+    /// Explains what a look-up of a key would come to now, and why: never stored, expired, invalidated by whom and when,
+    /// evicted, being loaded, store down. What it tells of the past is what this process has seen.
+    ///
+    /// # Errors
+    /// As [`get`](BlockingCache::get), and [`Error::Unavailable`] if the store fails while the tags are read.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::Caches;
+    ///
+    /// let cache = Caches::local().default_cache().blocking().tags(["object:7"]);
+    /// cache.set("title", "Crock", 60)?;
+    /// cache.clone().because("post_save Object#7").invalidate_tags(["object:7"])?;
+    /// let explanation = cache.explain("title")?.to_string();
+    /// assert!(explanation.starts_with("key=title in default: miss, tag object:7 changed"));
+    /// assert!(explanation.ends_with("by post_save Object#7"));
+    /// # Ok::<_, larder_cache::Error>(())
+    /// ```
+    pub fn explain<'k>(&self, key: impl Into<Key<'k>>) -> Result<Explanation> {
+        self.alias.explain(&key.into(), self.key_version())
+    }
+
     /// Removes several entries; returns how many were there. One round trip where the store can.
     ///
     /// # Errors
@@ -321,11 +344,11 @@ impl BlockingCache {
         let read = |hit: Hit| read(&hit.content).map(|value| (value, hit)).ok_or(MissReason::OtherType);
         match found.into_fresh().and_then(read) {
             Ok((value, hit)) => {
-                self.journal().hit(key, &facts(&hit, took, false));
+                self.journal().note(key, as_hit(&hit, took, false));
                 Some(value)
             }
             Err(reason) => {
-                self.journal().miss(key, &reason, took);
+                self.journal().note(key, What::Miss { reason: &reason, took });
                 None
             }
         }
@@ -334,11 +357,11 @@ impl BlockingCache {
     /// Counts a look that a caller takes who may load: a hit, or, the first time, a miss.
     pub(crate) fn count(&self, key: &Key<'_>, found: &Found, is_usable: bool, has_waited: bool) {
         match (found.fresh(), has_waited) {
-            (Some(hit), _) if is_usable => self.journal().hit(key, &facts(hit, found.took, false)),
+            (Some(hit), _) if is_usable => self.journal().note(key, as_hit(hit, found.took, false)),
             (_, true) => {}
             (hit, false) => {
                 let reason = if hit.is_some() { MissReason::OtherType } else { found.why_missing() };
-                self.journal().miss(key, &reason, found.took);
+                self.journal().note(key, What::Miss { reason: &reason, took: found.took });
             }
         }
     }
@@ -423,7 +446,7 @@ impl BlockingCache {
     /// An outage has its own line in the log, once; anything else is for the developer to mend.
     pub(super) fn pass_by(&self, key: &Key<'_>, error: &Error) {
         if error.is_outage() || matches!(error, Error::ValueTooLarge { .. }) {
-            self.alias.journal.not_stored(key, error);
+            self.journal().note(key, What::NotStored { reason: error });
         } else {
             log::error!("cache {} was bypassed for {key}: {}", self.alias.name, Causes(error));
         }

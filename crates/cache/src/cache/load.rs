@@ -18,7 +18,7 @@ use crate::{
     clock::Timestamp,
     codec::{self, Content},
     error::Result,
-    events::{HitFacts, MissReason},
+    events::{MissReason, What},
     fill::{self, LoadingHere},
     key::Key,
     load::{Choices, Chosen, Load, LoadError, LoadOptions},
@@ -263,7 +263,7 @@ impl Cache {
             Ok(value) => {
                 let content = self.blocking.encode(&wanted.key, &value);
                 let keep = move |cache: &BlockingCache| {
-                    cache.journal().loaded(&wanted.key, cost, background);
+                    cache.journal().note(&wanted.key, What::Loaded { cost, background });
                     cache.keep_loaded(&wanted, loading, content, basis, &choices.take(), cost);
                     Ok(())
                 };
@@ -275,7 +275,7 @@ impl Cache {
                 let error = Arc::new(error);
                 let theirs = Arc::clone(&error);
                 let fail = move |cache: &BlockingCache| {
-                    cache.journal().load_failed(&wanted.key, cost, &theirs, background);
+                    cache.journal().note(&wanted.key, What::LoadFailed { cost, error: &theirs, background });
                     loading.fail(theirs, wanted.options.retry_after);
                     Ok(())
                 };
@@ -386,14 +386,14 @@ impl BlockingCache {
         let cost = begun.elapsed();
         match loaded {
             Ok(value) => {
-                self.journal().loaded(&wanted.key, cost, false);
+                self.journal().note(&wanted.key, What::Loaded { cost, background: false });
                 let content = self.encode(&wanted.key, &value);
                 self.keep_loaded(wanted, loading, content, basis, &choices.take(), cost);
                 Ok(value)
             }
             Err(error) => {
                 let error = Arc::new(error);
-                self.journal().load_failed(&wanted.key, cost, &error, false);
+                self.journal().note(&wanted.key, What::LoadFailed { cost, error: &error, background: false });
                 loading.fail(Arc::<E>::clone(&error), wanted.options.retry_after);
                 self.stale(wanted).ok_or(LoadError::Failed(error))
             }
@@ -431,14 +431,14 @@ impl BlockingCache {
             State::Stale(hit) => (hit, true),
             State::Missing(reason) => {
                 if first_look.is_none() {
-                    self.journal().miss(&wanted.key, reason, found.took);
+                    self.journal().note(&wanted.key, What::Miss { reason, took: found.took });
                 }
                 return (Next::Load(None), begun);
             }
         };
         let missed = |reason| {
             if first_look.is_none() {
-                self.journal().miss(&wanted.key, &reason, found.took);
+                self.journal().note(&wanted.key, What::Miss { reason: &reason, took: found.took });
             }
         };
         let Some(value) = codec::decode::<T>(&hit.content) else {
@@ -453,8 +453,8 @@ impl BlockingCache {
             return (Next::Load(fallback), begun);
         }
         match first_look {
-            None => self.journal().hit(&wanted.key, &facts(hit, found.took, is_stale)),
-            Some(_) => self.journal().waited(&wanted.key, begun.elapsed()),
+            None => self.journal().note(&wanted.key, as_hit(hit, found.took, is_stale)),
+            Some(_) => self.journal().note(&wanted.key, What::Waited { took: begun.elapsed() }),
         }
         let is_due = is_stale || is_due_early(hit, options, now, || self.alias.chance.draw());
         let next = if is_due && !hit.is_held(now) { Next::Refresh(value) } else { Next::Serve(value) };
@@ -471,7 +471,7 @@ impl BlockingCache {
         let is_usable = !is_stale || stale_for(hit, self.alias.clock.now()) < wanted.options.stale_window();
         let value = is_usable.then(|| codec::decode(&hit.content)).flatten();
         if value.is_some() {
-            self.journal().hit(&wanted.key, &facts(hit, found.took, is_stale));
+            self.journal().note(&wanted.key, as_hit(hit, found.took, is_stale));
         }
         value
     }
@@ -504,7 +504,7 @@ impl BlockingCache {
             (content, basis) => {
                 match content.err().or(basis.err()) {
                     Some(error) => self.pass_by(&wanted.key, &error),
-                    None => self.journal().not_stored(&wanted.key, &"its loader said so"),
+                    None => self.journal().note(&wanted.key, What::NotStored { reason: &"its loader said so" }),
                 }
                 return loading.give_up();
             }
@@ -535,8 +535,8 @@ fn served<T>(fallback: Option<(T, Timestamp)>) -> Option<T> {
     fallback.map(|(value, _)| value)
 }
 
-pub(crate) fn facts(hit: &Hit, took: Option<Duration>, stale: bool) -> HitFacts {
-    HitFacts { took, saved: hit.cost, bytes: hit.stored_bytes, stale }
+pub(crate) fn as_hit(hit: &Hit, took: Option<Duration>, stale: bool) -> What<'static> {
+    What::Hit { stale, took, saved: hit.cost, bytes: hit.stored_bytes }
 }
 
 /// Returns for how long an entry has been stale.

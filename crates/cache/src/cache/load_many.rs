@@ -14,6 +14,7 @@ use crate::{
     alias::{Found, Keep, State},
     codec::{self, Content},
     error::Result,
+    events::What,
     fill,
     key::Key,
     load::LoadError,
@@ -289,7 +290,9 @@ impl BlockingCache {
     ) {
         // Each took its share of the load.
         let share = cost / u32::try_from(loadings.len()).unwrap_or(u32::MAX).max(1);
-        loadings.iter().for_each(|(name, _)| self.journal().loaded(&Key::from(name), share, false));
+        loadings.iter().for_each(|(name, _)| {
+            self.journal().note(&Key::from(name), What::Loaded { cost: share, background: false })
+        });
         let options = self.load_options_or_default();
         let keep =
             Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, tags: Vec::new(), cost: share };
@@ -319,7 +322,7 @@ impl BlockingCache {
     ) {
         let pause = self.load_options_or_default().retry_after;
         for (name, loading) in loadings {
-            self.journal().load_failed(&Key::from(&name), cost, error, false);
+            self.journal().note(&Key::from(&name), What::LoadFailed { cost, error, background: false });
             loading.fail(Arc::<E>::clone(error), pause);
         }
     }

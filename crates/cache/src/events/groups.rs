@@ -1,0 +1,285 @@
+//! Statistics by key group: which kinds of entries earn their place.
+//!
+//! A group is what keys have in common: `object:7` and `object:8` are `object:*`, `/objects/7/` is `/objects/#/`. There
+//! are few of them, so they can be kept for ever and named in metrics, which keys cannot.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{MissReason, What};
+use crate::key::{Key, Kind};
+
+/// How many groups of an alias are told apart; the others are counted as one.
+const MAX_GROUPS: usize = 500;
+
+/// Twice as many places, so that a group is found near its first one.
+const SLOTS: usize = 1024;
+
+/// The name of the group for what does not fit.
+const OTHER: &str = "other";
+
+/// What one group of keys did since the process was started.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct GroupStats {
+    /// The kind of entry.
+    pub kind: Kind,
+    /// The name of the group: `object:*`.
+    pub group: String,
+    /// Look-ups that found a value.
+    pub hits: u64,
+    /// Those of them that were served stale.
+    pub stale_hits: u64,
+    /// Look-ups that found nothing of use, by the name of the reason.
+    pub misses: Vec<(&'static str, u64)>,
+    /// Callers who waited for another one's load.
+    pub waits: u64,
+    /// Loads that returned a value.
+    pub loads: u64,
+    /// Loads that failed.
+    pub load_failures: u64,
+    /// What all loads took.
+    pub load_time: Duration,
+    /// What the hits would have taken to load.
+    pub saved: Duration,
+    /// Values stored.
+    pub stored: u64,
+    /// How many bytes they took in the store.
+    pub stored_bytes: u64,
+    /// Loaded values that an invalidation overtook.
+    pub overtaken: u64,
+    /// Invalidations.
+    pub invalidations: u64,
+}
+
+/// The groups of one alias. Found without a lock, and without an allocation once they are known.
+pub(super) struct Groups {
+    slots: Box<[OnceLock<Group>]>,
+    known: AtomicUsize,
+    other: Group,
+}
+
+#[derive(Debug)]
+struct Group {
+    id: u64,
+    kind: Kind,
+    name: String,
+    hits: AtomicU64,
+    stale_hits: AtomicU64,
+    misses: [AtomicU64; MissReason::NAMES.len()],
+    waits: AtomicU64,
+    loads: AtomicU64,
+    load_failures: AtomicU64,
+    load_micros: AtomicU64,
+    saved_micros: AtomicI64,
+    stored: AtomicU64,
+    stored_bytes: AtomicU64,
+    overtaken: AtomicU64,
+    invalidations: AtomicU64,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        let slots = (0..SLOTS).map(|_| OnceLock::new()).collect();
+        Groups { slots, known: AtomicUsize::new(0), other: Group::new(0, Kind::Value, OTHER.to_owned()) }
+    }
+}
+
+impl Groups {
+    pub(super) fn count(&self, key: &Key<'_>, what: &What<'_>) {
+        self.of(key).count(what);
+    }
+
+    pub(super) fn all(&self) -> Vec<GroupStats> {
+        let known = self.slots.iter().filter_map(OnceLock::get);
+        let mut all: Vec<GroupStats> =
+            known.chain([&self.other]).map(Group::stats).filter(GroupStats::is_used).collect();
+        all.sort_by(|a, b| (a.kind, &a.group).cmp(&(b.kind, &b.group)));
+        all
+    }
+
+    fn of(&self, key: &Key<'_>) -> &Group {
+        let id = id(key);
+        let first = usize::try_from(id % SLOTS as u64).unwrap_or(0);
+        for slot in self.slots[first..].iter().chain(&self.slots[..first]) {
+            let group = match slot.get() {
+                Some(group) => group,
+                None if self.known.load(Ordering::Relaxed) >= MAX_GROUPS => return &self.other,
+                None => slot.get_or_init(|| {
+                    self.known.fetch_add(1, Ordering::Relaxed);
+                    Group::new(id, key.kind(), name(key))
+                }),
+            };
+            if group.id == id {
+                return group;
+            }
+        }
+        &self.other
+    }
+}
+
+impl Group {
+    fn new(id: u64, kind: Kind, name: String) -> Self {
+        Group {
+            id,
+            kind,
+            name,
+            hits: AtomicU64::new(0),
+            stale_hits: AtomicU64::new(0),
+            misses: Default::default(),
+            waits: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
+            load_failures: AtomicU64::new(0),
+            load_micros: AtomicU64::new(0),
+            saved_micros: AtomicI64::new(0),
+            stored: AtomicU64::new(0),
+            stored_bytes: AtomicU64::new(0),
+            overtaken: AtomicU64::new(0),
+            invalidations: AtomicU64::new(0),
+        }
+    }
+
+    fn count(&self, what: &What<'_>) {
+        let add = |counter: &AtomicU64, number: u64| counter.fetch_add(number, Ordering::Relaxed);
+        match what {
+            What::Hit { stale, saved, .. } => {
+                add(&self.hits, 1);
+                if *stale {
+                    add(&self.stale_hits, 1);
+                }
+                if !saved.is_zero() {
+                    self.saved_micros.fetch_add(micros(*saved).cast_signed(), Ordering::Relaxed);
+                }
+            }
+            What::Miss { reason, .. } => drop(add(&self.misses[reason.index()], 1)),
+            What::Waited { .. } => drop(add(&self.waits, 1)),
+            What::Loaded { cost, .. } => {
+                add(&self.loads, 1);
+                add(&self.load_micros, micros(*cost));
+            }
+            What::LoadFailed { cost, .. } => {
+                add(&self.load_failures, 1);
+                add(&self.load_micros, micros(*cost));
+            }
+            What::Stored { bytes, .. } => {
+                add(&self.stored, 1);
+                add(&self.stored_bytes, *bytes as u64);
+            }
+            What::Overtaken { .. } => drop(add(&self.overtaken, 1)),
+            What::Invalidated { .. } | What::Expired { .. } => drop(add(&self.invalidations, 1)),
+            What::NotStored { .. } | What::InvalidationFailed { .. } | What::Cleared { .. } => {}
+        }
+    }
+
+    fn stats(&self) -> GroupStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GroupStats {
+            kind: self.kind,
+            group: self.name.clone(),
+            hits: read(&self.hits),
+            stale_hits: read(&self.stale_hits),
+            misses: MissReason::NAMES.into_iter().zip(self.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
+            waits: read(&self.waits),
+            loads: read(&self.loads),
+            load_failures: read(&self.load_failures),
+            load_time: Duration::from_micros(read(&self.load_micros)),
+            saved: Duration::from_micros(self.saved_micros.load(Ordering::Relaxed).cast_unsigned()),
+            stored: read(&self.stored),
+            stored_bytes: read(&self.stored_bytes),
+            overtaken: read(&self.overtaken),
+            invalidations: read(&self.invalidations),
+        }
+    }
+}
+
+impl GroupStats {
+    fn is_used(&self) -> bool {
+        let misses: u64 = self.misses.iter().map(|(_, count)| count).sum();
+        self.hits + misses + self.stored + self.loads + self.load_failures + self.overtaken + self.invalidations > 0
+    }
+}
+
+/// Tells groups apart without making their name.
+fn id(key: &Key<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.kind().hash(&mut hasher);
+    general(key).for_each(|byte| hasher.write_u8(byte));
+    hasher.finish()
+}
+
+fn name(key: &Key<'_>) -> String {
+    String::from_utf8_lossy(&general(key).collect::<Vec<u8>>()).into_owned()
+}
+
+/// Returns the label without what tells one entry of a group from another: what follows the first colon, the query of a
+/// page, and every number.
+fn general<'k>(key: &'k Key<'_>) -> impl Iterator<Item = u8> + 'k {
+    let label = key.label();
+    let (label, rest) = match key.kind() {
+        Kind::Page => (label.split('?').next().unwrap_or(label), ""),
+        _ => match label.split_once(':') {
+            Some((head, _)) => (head, ":*"),
+            None => (label, ""),
+        },
+    };
+    let bytes = label.as_bytes();
+    let numbered = bytes.iter().enumerate().filter_map(move |(at, byte)| match byte {
+        b'0'..=b'9' if at > 0 && bytes[at - 1].is_ascii_digit() => None,
+        b'0'..=b'9' => Some(b'#'),
+        byte => Some(*byte),
+    });
+    numbered.chain(rest.bytes())
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_one_group_have_one_name() {
+        for (label, group) in [
+            ("objects", "objects"),
+            ("object:7", "object:*"),
+            ("object:7:title", "object:*"),
+            ("report-2026-11", "report-#-#"),
+            ("7", "#"),
+            ("", ""),
+            ("süß:清", "süß:*"),
+        ] {
+            assert_eq!(name(&Key::from(label)), group);
+        }
+    }
+
+    #[cfg(feature = "page")]
+    #[test]
+    fn pages_are_grouped_by_path() {
+        let page = |label: &'static str| Key::digested(Kind::Page, label, [0; 32]);
+        assert_eq!(name(&page("/objects/17/?page=2")), "/objects/#/");
+        assert_eq!(name(&page("/a:b/")), "/a:b/");
+    }
+
+    #[test]
+    fn groups_beyond_the_limit_are_counted_together() {
+        let groups = Groups::default();
+        for n in 0..MAX_GROUPS + 10 {
+            let letters: String = format!("{n:03}").bytes().map(|digit| char::from(digit + 49)).collect();
+            groups.count(&Key::from(letters), &What::Waited { took: Duration::ZERO });
+        }
+        groups.count(
+            &Key::from("one more"),
+            &What::Hit { stale: true, took: None, saved: Duration::from_secs(2), bytes: 7 },
+        );
+        let other = groups.other.stats();
+        assert_eq!((other.waits, other.hits, other.stale_hits, other.saved), (10, 1, 1, Duration::from_secs(2)));
+    }
+}
