@@ -3,6 +3,7 @@
 mod delay;
 mod home;
 mod levels;
+mod metrics;
 mod objects;
 
 use actix_web::{guard, web};
@@ -31,6 +32,7 @@ pub fn without_session(config: &mut web::ServiceConfig) {
         .wrap(cache_page(VIEW_SECONDS).public().clients(0).tags(|_| vec![ANY_OBJECT_TAG.to_owned()]));
     config
         .service(web::resource("/delay/{seconds}").route(web::get().to(delay::delay)))
+        .service(web::resource("/metrics").route(web::route().guard(reads()).to(metrics::metrics)))
         .service(home.route(web::route().guard(reads()).to(home::home)))
         .service(object.route(web::route().guard(reads()).to(objects::detail)))
         .service(view.route(web::route().guard(reads()).to(levels::view)))

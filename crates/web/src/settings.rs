@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -48,6 +49,8 @@ pub struct Server {
     pub debug: bool,
     /// The hosts that the app answers for; empty for any.
     pub allowed_hosts: Vec<String>,
+    /// The addresses that `/metrics` answers; empty for none.
+    pub metrics_allow: Vec<IpAddr>,
     /// The folder of the templates.
     pub templates: PathBuf,
     /// The folder of the static files.
@@ -207,14 +210,29 @@ fn read_server(section: &mut Section<'_>) -> Server {
     if !bind.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
         section.problem("bind", format!("must be address:port such as 127.0.0.1:8000, is {bind:?}"));
     }
+    let debug = section.boolean("debug").unwrap_or(false);
+    let metrics_allow = read_addresses(section, "metrics_allow").unwrap_or_else(|| match debug {
+        true => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        false => Vec::new(),
+    });
     Server {
         bind,
         workers: section.size("workers").unwrap_or(0),
-        debug: section.boolean("debug").unwrap_or(false),
+        debug,
+        metrics_allow,
         allowed_hosts: section.texts("allowed_hosts").unwrap_or_else(local),
         templates: section.text("templates").unwrap_or_else(|| "templates".to_owned()).into(),
         static_files: section.text("static_files").unwrap_or_else(|| "static".to_owned()).into(),
     }
+}
+
+fn read_addresses(section: &mut Section<'_>, name: &'static str) -> Option<Vec<IpAddr>> {
+    let texts = section.texts(name)?;
+    let addresses: Result<Vec<IpAddr>, String> = texts
+        .iter()
+        .map(|text| text.parse().map_err(|_| format!("must list IP addresses, {text:?} is none")))
+        .collect();
+    addresses.map_err(|message| section.problem(name, message)).ok()
 }
 
 fn read_upstream(section: &mut Section<'_>) -> Upstream {
@@ -263,10 +281,10 @@ mod tests {
     #[test]
     fn the_file_in_the_repository_says_what_holds_without_it() {
         let mut file = read(include_str!("../../../larder.toml"), &[]).unwrap();
-        let mut without = read("", &[]).unwrap();
         // A checkout is for development, an installation without a file is not.
-        assert!(file.server.debug && !without.server.debug);
-        without.server.debug = true;
+        let installed = read("", &[]).unwrap().server;
+        assert!(file.server.debug && !installed.debug && installed.metrics_allow.is_empty());
+        let without = read("", &[("LARDER__SERVER__DEBUG", "true")]).unwrap();
         let options = std::mem::take(&mut file.caches.get_mut("default").unwrap().options);
         let expected = [
             ("cull_frequency", DEFAULT_CULL_FREQUENCY),

@@ -30,8 +30,28 @@ pub(super) enum Command {
         /// The key
         key: String,
     },
+    /// Make a value stale: who may serve it stale still does, while it is loaded anew
+    Expire {
+        /// The key
+        key: String,
+    },
+    /// Make everything stale that carries one of these tags
+    Invalidate {
+        /// The tags
+        #[arg(required = true)]
+        tags: Vec<String>,
+    },
+    /// Tell why a key hits or misses
+    Explain {
+        /// The key
+        key: String,
+    },
     /// Remove everything from the store, also what others keep in it
-    Clear,
+    Clear {
+        /// Only what stands under the key prefix of this cache; counters stay
+        #[arg(long)]
+        prefix: bool,
+    },
     /// Print what the store tells about itself
     Stats,
 }
@@ -69,8 +89,27 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
             }
             was_there
         }
-        Command::Clear => {
+        Command::Expire { key } => {
+            let was_there = cache.expire(&key)?;
+            if !was_there {
+                eprintln!("{key} is not there");
+            }
+            was_there
+        }
+        Command::Invalidate { tags } => {
+            cache.invalidate_tags(tags)?;
+            true
+        }
+        Command::Explain { key } => {
+            say!("{}", cache.explain(&key)?);
+            true
+        }
+        Command::Clear { prefix: false } => {
             cache.clear()?;
+            true
+        }
+        Command::Clear { prefix: true } => {
+            cache.clear_prefix()?;
             true
         }
         Command::Stats => {

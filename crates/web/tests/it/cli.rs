@@ -90,6 +90,17 @@ fn values_live_from_command_to_command(address: &str) {
     cache(&["set", "key", "5"]);
     assert!(cache(&["clear"]).status.success());
     assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
+    cache(&["set", "key", "[1]"]);
+    let explained = text(&cache(&["explain", "key"]));
+    assert!(explained.contains("key=key in default: hit") && explained.contains("of MessagePack"), "{explained}");
+    assert!(cache(&["expire", "key"]).status.success());
+    assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
+    assert!(text(&cache(&["explain", "key"])).contains("key=key in default: stale"));
+    assert_eq!(cache(&["expire", "nothing"]).status.code(), Some(1));
+    assert!(cache(&["invalidate", "object", "object:7"]).status.success());
+    cache(&["set", "key", "[1]"]);
+    assert!(cache(&["clear", "--prefix"]).status.success());
+    assert_eq!(cache(&["get", "key"]).status.code(), Some(1));
     assert!(!text(&cache(&["stats"])).is_empty());
     assert_eq!(cache(&["--alias", "nowhere", "stats"]).status.code(), Some(1));
 }
@@ -140,6 +151,9 @@ fn check_names_every_problem() {
         ("CACHE_URL", "db://no-such-table!", "caches.default.location"),
         ("LARDER__SERVER__BND", "x", "server.bnd: is not a setting; did you mean bind?"),
         ("LARDER__SERVER__BIND", "0.0.0.0:80", "server.debug: must be false"),
+        ("LARDER__SERVER__METRICS_ALLOW", "[\"localhost\"]", "must list IP addresses, \"localhost\" is none"),
+        ("LARDER__CACHES__DEFAULT__LOAD__JITTER", "2", "caches.default.load.jitter: must be a number from 0 to 1"),
+        ("LARDER__CACHES__DEFAULT__NEAR__MAX_BYTES", "1", "caches.default.near.stale_for: is missing"),
         ("LARDER__UPSTREAM__TIMEOUT_SECONDS", "1", "must be more than delay_seconds"),
         ("DATABASE_URL", "postgres://localhost/larder", "sqlite://"),
     ] {

@@ -31,6 +31,31 @@ fn home_is_slow_once_and_then_shows_the_same_time() {
 }
 
 #[test]
+fn metrics_count_what_the_caches_do_and_are_for_this_machine_alone() {
+    let site = Site::start();
+    let visitor = site.visitor();
+    let count = |line: &str| {
+        let text = visitor.get("/metrics").text().unwrap();
+        let found = text.lines().find_map(|is| is.strip_prefix(line)?.trim().parse::<f64>().ok());
+        found.unwrap_or_default()
+    };
+    let hits = r##"larder_cache_hits_total{alias="default",kind="page",group="/objects/#/",stale="false"}"##;
+    let misses = r##"larder_cache_misses_total{alias="default",kind="page",group="/objects/#/",reason="absent"}"##;
+    ["/objects/1/", "/objects/2/", "/objects/1/"].iter().for_each(|path| drop(visitor.page(path)));
+    assert_eq!((count(hits), count(misses)), (1.0, 2.0));
+    visitor.page("/objects/2/");
+    assert_eq!(count(hits), 2.0);
+    let answer = visitor.get("/metrics");
+    assert_eq!(header(&answer, "content-type"), "text/plain; version=0.0.4; charset=utf-8");
+    assert!(header(&answer, "cache-control").contains("no-store"));
+    let proxied =
+        visitor.request(reqwest::Method::GET, "/metrics").header("X-Forwarded-For", "203.0.113.7").send().unwrap();
+    assert_eq!(proxied.status(), 404);
+    let closed = Site::start_with(&[("LARDER__SERVER__METRICS_ALLOW", "[]")]);
+    assert_eq!(closed.visitor().get("/metrics").status(), 404);
+}
+
+#[test]
 fn every_object_has_a_page_of_its_own_in_the_cache() {
     let site = Site::start();
     let visitor = site.visitor();
