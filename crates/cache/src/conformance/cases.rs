@@ -4,11 +4,15 @@
 #![expect(missing_docs, reason = "the name of a case says what it proves")]
 
 mod declared;
+mod keeping;
 mod keeping_nothing;
+mod loading;
 mod replacing;
 
 pub use declared::*;
+pub use keeping::*;
 pub use keeping_nothing::*;
+pub use loading::*;
 pub use replacing::*;
 
 use std::{
