@@ -34,6 +34,9 @@ use crate::{
 /// How often a value is read and replaced again because others are faster. Each of them got on by one.
 const MAX_ROUNDS: usize = 100;
 
+/// A timeout that nobody sees the end of: a thousand years.
+const LONGEST: Duration = Duration::from_secs(1000 * 365 * 24 * 60 * 60);
+
 #[derive(Debug)]
 pub(crate) struct Alias {
     pub(crate) name: String,
@@ -387,7 +390,8 @@ impl Alias {
         let now = self.clock.now();
         let timeout = match keep.timeout.or(self.timeout) {
             Timeout::After(after) if keep.jitter > 0.0 => {
-                Timeout::After(after.saturating_add(after.mul_f64(keep.jitter * self.chance.draw())))
+                let after = after.min(LONGEST);
+                Timeout::After(after + after.mul_f64(keep.jitter * self.chance.draw()))
             }
             timeout => timeout,
         };

@@ -11,6 +11,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -38,6 +39,8 @@ pub(crate) struct Flight {
     ended: Mutex<Option<Outcome>>,
     condvar: Condvar,
     notify: Notify,
+    /// The thread of an async caller, which goes on only if nobody blocks it.
+    async_on: Option<ThreadId>,
 }
 
 /// How a load ended.
@@ -75,6 +78,13 @@ pub(crate) enum Turn {
     Alone,
 }
 
+/// Whether a caller holds its thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    Async,
+    Blocking,
+}
+
 /// The right to load a key, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fill {
@@ -85,7 +95,7 @@ pub(crate) struct Fill {
 
 impl Fills {
     /// Becomes the first for a key, unless there is one.
-    pub(crate) fn join(&self, key: &str) -> Turn {
+    pub(crate) fn join(&self, key: &str, caller: Caller) -> Turn {
         let mut keys = self.keys();
         if keys.futile.get(key).is_some_and(|since| since.elapsed() < FUTILE_FOR) {
             return Turn::Alone;
@@ -93,7 +103,8 @@ impl Fills {
         if let Some(flight) = keys.running.get(key) {
             return Turn::Wait(Arc::clone(flight));
         }
-        let flight = Arc::new(Flight::default());
+        let async_on = (caller == Caller::Async).then(|| thread::current().id());
+        let flight = Arc::new(Flight { async_on, ..Flight::default() });
         keys.running.insert(key.to_owned(), Arc::clone(&flight));
         Turn::First(Fill { key: key.to_owned(), fills: self.clone(), flight })
     }
@@ -120,8 +131,11 @@ impl Flight {
         timeout(limit, ended).await.ok()
     }
 
-    /// Does the same on a thread that may be blocked.
+    /// Does the same on a thread that may be blocked, and does not wait for what only this thread can do.
     pub(crate) fn wait_blocking(&self, limit: Duration) -> Option<Outcome> {
+        if self.async_on == Some(thread::current().id()) {
+            return None;
+        }
         let waited = self.condvar.wait_timeout_while(self.outcome(), limit, |outcome| outcome.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.clone()
     }
@@ -217,7 +231,7 @@ mod tests {
     async fn computations(callers: usize, keep: bool) -> usize {
         let (fills, stored, count) = (Fills::default(), Arc::new(Mutex::new(false)), Arc::new(AtomicUsize::new(0)));
         let compute = |fills: Fills, stored: Arc<Mutex<bool>>, count: Arc<AtomicUsize>| async move {
-            let fill = match fills.join("key") {
+            let fill = match fills.join("key", Caller::Blocking) {
                 Turn::First(fill) => Some(fill),
                 Turn::Wait(flight) => {
                     flight.wait(LONG).await.unwrap();
@@ -264,19 +278,29 @@ mod tests {
     #[test]
     fn the_next_takes_the_place_of_one_who_went_away() {
         let fills = Fills::default();
-        let Turn::First(first) = fills.join("key") else { panic!("nobody was before") };
-        let Turn::Wait(flight) = fills.join("key") else { panic!("there is one") };
+        let Turn::First(first) = fills.join("key", Caller::Blocking) else { panic!("nobody was before") };
+        let Turn::Wait(flight) = fills.join("key", Caller::Blocking) else { panic!("there is one") };
         let waiting = std::thread::spawn(move || flight.wait_blocking(LONG));
         drop(first);
         assert!(matches!(waiting.join().unwrap(), Some(Outcome::Again)));
-        assert!(matches!(fills.join("key"), Turn::First(_)));
+        assert!(matches!(fills.join("key", Caller::Blocking), Turn::First(_)));
+    }
+
+    #[test]
+    fn a_thread_does_not_wait_for_a_task_that_it_runs_itself() {
+        let fills = Fills::default();
+        let Turn::First(_first) = fills.join("key", Caller::Async) else { panic!("nobody was before") };
+        let Turn::Wait(flight) = fills.join("key", Caller::Blocking) else { panic!("there is one") };
+        let begun = Instant::now();
+        assert!(flight.wait_blocking(LONG).is_none());
+        assert!(begun.elapsed() < LONG / 2);
     }
 
     #[test]
     fn waiting_is_bounded() {
         let fills = Fills::default();
-        let Turn::First(_first) = fills.join("key") else { panic!("nobody was before") };
-        let Turn::Wait(flight) = fills.join("key") else { panic!("there is one") };
+        let Turn::First(_first) = fills.join("key", Caller::Blocking) else { panic!("nobody was before") };
+        let Turn::Wait(flight) = fills.join("key", Caller::Blocking) else { panic!("there is one") };
         assert!(flight.wait_blocking(Duration::from_millis(10)).is_none());
         assert!(block_on(flight.wait(Duration::from_millis(10))).is_none());
     }

@@ -130,6 +130,9 @@ impl BlockingCache {
 
     /// Stores a value. On failure the old value is gone too, or will be as soon as the store answers.
     ///
+    /// What was invalidated between the computation of the value and this call is not noticed;
+    /// [`get_or_set`](BlockingCache::get_or_set) notices it.
+    ///
     /// # Errors
     /// [`Error::Encode`], [`Error::ValueTooLarge`], [`Error::Unavailable`], [`Error::InvalidKey`].
     pub fn set<'k, T: Serialize + ?Sized>(

@@ -15,7 +15,7 @@ use crate::{
     codec::{self, Content},
     error::Result,
     events::What,
-    fill,
+    fill::{self, Caller},
     key::Key,
     load::LoadError,
     timeout::Timeout,
@@ -92,7 +92,7 @@ impl Cache {
             let turns = match recursive {
                 _ if !self.capabilities().stores || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
-                None => self.try_run(move |cache| cache.take_turns(looked.missing)).await.ok(),
+                None => self.try_run(move |cache| cache.take_turns(looked.missing, Caller::Async)).await.ok(),
             };
             let Some(Turns { loadings, flights, held }) = turns else {
                 values.extend(load(names).await.map_err(|error| LoadError::Failed(Arc::new(error)))?);
@@ -189,7 +189,7 @@ impl BlockingCache {
             let turns = match self.first_in_own_load(&names) {
                 _ if !self.alias.capabilities.stores || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
-                None => self.take_turns(looked.missing).ok(),
+                None => self.take_turns(looked.missing, Caller::Blocking).ok(),
             };
             let Some(Turns { loadings, flights, held }) = turns else {
                 values.extend(load(names).map_err(|error| LoadError::Failed(Arc::new(error)))?);

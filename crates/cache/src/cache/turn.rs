@@ -11,7 +11,7 @@ use crate::{
     alias::{Basis, Claim, Claimed, Finished, Found, Keep},
     codec::Content,
     error::Result,
-    fill::{Fill, Outcome, Turn},
+    fill::{Caller, Fill, Outcome, Turn},
     key::Key,
 };
 
@@ -84,13 +84,13 @@ impl Queue {
     }
 
     /// Joins those who load or wait in this process; `None` if this caller is the first of them.
-    fn join(&mut self, cache: &BlockingCache, patience: Patience) -> Option<Then> {
+    fn join(&mut self, cache: &BlockingCache, patience: Patience, caller: Caller) -> Option<Then> {
         if self.fill.is_some() {
             return None;
         }
         self.rounds += 1;
         let left = self.deadline.saturating_duration_since(Instant::now());
-        match cache.fills.join(&self.final_key) {
+        match cache.fills.join(&self.final_key, caller) {
             Turn::First(fill) => {
                 self.fill = Some(fill);
                 None
@@ -131,7 +131,11 @@ impl Queue {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 Then::Sleep(pause)
             }
-            Ok(Claimed::Held | Claimed::Changed) => Then::Step(Step::Alone),
+            Ok(Claimed::Held | Claimed::Changed) => {
+                // Whoever waits here may have more patience left.
+                self.fill = None;
+                Then::Step(Step::Alone)
+            }
             Err(_) => {
                 if let Some(fill) = self.fill.take() {
                     fill.end(Outcome::NotKept);
@@ -155,11 +159,11 @@ pub(super) struct Turns {
 
 impl BlockingCache {
     /// Takes the turns for several keys, as far as nobody else has them.
-    pub(super) fn take_turns(&self, missing: Vec<(String, Found)>) -> Result<Turns> {
+    pub(super) fn take_turns(&self, missing: Vec<(String, Found)>, caller: Caller) -> Result<Turns> {
         let mut turns = Turns::default();
         let (mut names, mut found, mut fills) = (Vec::new(), Vec::new(), Vec::new());
         for (name, seen) in missing {
-            match self.fills.join(&self.final_key(&Key::from(&name))?) {
+            match self.fills.join(&self.final_key(&Key::from(&name))?, caller) {
                 Turn::Wait(flight) => {
                     turns.flights.push(flight);
                     turns.held.push(name);
@@ -189,7 +193,7 @@ impl BlockingCache {
         if !self.alias.capabilities.stores {
             return Step::Alone;
         }
-        let then = queue.join(self, patience).unwrap_or_else(|| {
+        let then = queue.join(self, patience, Caller::Blocking).unwrap_or_else(|| {
             let claimed = self.alias.claim(key, self.key_version(), found, patience == Patience::Hurries);
             queue.claimed(self, claimed, patience)
         });
@@ -209,7 +213,7 @@ impl Cache {
         if !self.capabilities().stores {
             return Step::Alone;
         }
-        let then = match queue.join(&self.blocking, patience) {
+        let then = match queue.join(&self.blocking, patience, Caller::Async) {
             Some(then) => then,
             None => {
                 let key = key.clone().into_owned();
