@@ -16,7 +16,6 @@
 
 mod blocking;
 mod load;
-mod load_many;
 mod turn;
 
 use std::{collections::HashMap, sync::Arc};
@@ -40,9 +39,8 @@ use crate::{
 
 pub use blocking::BlockingCache;
 pub(crate) use load::as_hit;
-pub(crate) use turn::Loading;
 #[cfg(any(feature = "page", feature = "template"))]
-pub(crate) use turn::{Patience, Queue, Step};
+pub(crate) use turn::{Loading, Patience, Queue, Step};
 
 /// How many operations of one alias may wait for a blocking store at once.
 pub(crate) const MAX_WAITING: usize = 256;

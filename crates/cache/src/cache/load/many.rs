@@ -9,9 +9,16 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{BlockingCache, Cache, Loading, owned, turn::Turns};
+use super::{
+    super::{
+        BlockingCache, Cache, owned,
+        turn::{Loading, Turns},
+    },
+    stale_for,
+    task::joined,
+};
 use crate::{
-    alias::{Found, Keep, State},
+    alias::{Basis, Found, Keep, State},
     codec::{self, Content},
     error::Result,
     events::What,
@@ -104,7 +111,7 @@ impl Cache {
                 let (cache, load) = (self.clone(), Arc::clone(&load));
                 let task = async move { cache.load_and_keep_many(loadings, timeout, &*load).await };
                 let loaded = tokio::spawn(fill::loading(task, final_keys)).await;
-                values.extend(super::load::joined(loaded)?);
+                values.extend(joined(loaded)?);
             }
             for flight in &flights {
                 flight.wait(deadline.saturating_duration_since(Instant::now())).await;
@@ -285,7 +292,7 @@ impl BlockingCache {
         loadings: Vec<(String, Loading)>,
         encoded: Vec<Option<Content>>,
         timeout: Timeout,
-        basis: Result<crate::alias::Basis>,
+        basis: Result<Basis>,
         cost: Duration,
     ) {
         // Each took its share of the load.
@@ -337,7 +344,7 @@ impl BlockingCache {
         let now = self.alias.clock.now();
         let usable = names.iter().zip(found).map(|(name, found)| match found.state {
             State::Fresh(hit) => Some((name.clone(), hit.content)),
-            State::Stale(hit) if super::load::stale_for(&hit, now) < window => Some((name.clone(), hit.content)),
+            State::Stale(hit) if stale_for(&hit, now) < window => Some((name.clone(), hit.content)),
             _ => None,
         });
         usable.collect()
