@@ -249,6 +249,12 @@ impl Loading {
         self.cache.alias.basis(self.claim.as_ref(), tags, may_discover)
     }
 
+    /// Returns by how much of itself the settings lengthen a timeout.
+    #[cfg(feature = "template")]
+    pub(crate) fn jitter(&self) -> f64 {
+        self.cache.load_options_or_default().jitter
+    }
+
     /// Stores what was loaded, unless it was overtaken.
     pub(crate) fn keep(
         mut self,

@@ -83,7 +83,8 @@ impl FragmentStore for Caches {
     fn finish(&self, fragment: &Fragment<'_>, ticket: Ticket, html: &str) {
         let Some(Opened { loading, basis, started, _here }) = ticket.open() else { return };
         let content = Content::Payload(Codec::Text, Bytes::from(fragment.pack(html)));
-        let keep = Keep { timeout: fragment.timeout, cost: started.elapsed(), ..Keep::default() };
+        let keep =
+            Keep { timeout: fragment.timeout, jitter: loading.jitter(), cost: started.elapsed(), ..Keep::default() };
         // Why it was not stored is in the log already, and the page has its markup.
         let _ = loading.keep(&content, keep, basis, Vec::new());
     }
