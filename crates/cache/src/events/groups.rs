@@ -23,6 +23,12 @@ const SLOTS: usize = 1024;
 /// The name of the group for what does not fit.
 const OTHER: &str = "other";
 
+/// The longest name of a group; longer ones are cut and end in `…`. What visitors send shall not become a long label.
+const MAX_NAME_BYTES: usize = 96;
+
+/// From this length on, a segment of a path with a digit in it stands for one thing: a digest, a UUID, a headline.
+const LONG_SEGMENT_BYTES: usize = 16;
+
 /// What one group of keys did since the process was started.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -207,31 +213,62 @@ impl GroupStats {
 /// Tells groups apart without making their name. FNV-1a: two groups that share a number would only be counted together.
 fn id(key: &Key<'_>) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    general(key).fold(step(0xcbf2_9ce4_8422_2325, key.kind() as u8), step)
+    let mut id = step(0xcbf2_9ce4_8422_2325, key.kind() as u8);
+    general(key, |byte| id = step(id, byte));
+    id
 }
 
 fn name(key: &Key<'_>) -> String {
-    String::from_utf8_lossy(&general(key).collect::<Vec<u8>>()).into_owned()
+    let mut name = Vec::new();
+    general(key, |byte| name.push(byte));
+    if name.len() <= MAX_NAME_BYTES {
+        return String::from_utf8_lossy(&name).into_owned();
+    }
+    name.truncate(MAX_NAME_BYTES - '…'.len_utf8());
+    let whole = std::str::from_utf8(&name).map_or_else(|error| error.valid_up_to(), str::len);
+    String::from_utf8_lossy(&name[..whole]).into_owned() + "…"
 }
 
-/// Returns the label without what tells one entry of a group from another: what follows the first colon, the query of a
-/// page, and every number.
-fn general<'k>(key: &'k Key<'_>) -> impl Iterator<Item = u8> + 'k {
-    let label = key.label();
-    let (label, rest) = match key.kind() {
-        Kind::Page => (label.split('?').next().unwrap_or(label), ""),
-        _ => match label.split_once(':') {
-            Some((head, _)) => (head, ":*"),
-            None => (label, ""),
-        },
+/// Hands over the label without what tells one entry of a group from another: what follows the first colon, the query
+/// of a page and its long segments with digits, and every number. Ends where a name is too long in any case.
+fn general(key: &Key<'_>, mut push: impl FnMut(u8)) {
+    let mut room = MAX_NAME_BYTES + 1;
+    let mut push = |byte| {
+        if room > 0 {
+            room -= 1;
+            push(byte);
+        }
     };
-    let bytes = label.as_bytes();
-    let numbered = bytes.iter().enumerate().filter_map(move |(at, byte)| match byte {
-        b'0'..=b'9' if at > 0 && bytes[at - 1].is_ascii_digit() => None,
-        b'0'..=b'9' => Some(b'#'),
-        byte => Some(*byte),
-    });
-    numbered.chain(rest.bytes())
+    let label = key.label();
+    if key.kind() == Kind::Page {
+        let path = label.split('?').next().unwrap_or(label);
+        for (position, segment) in path.split('/').enumerate() {
+            if position > 0 {
+                push(b'/');
+            }
+            let is_long = segment.len() >= LONG_SEGMENT_BYTES && segment.bytes().any(|byte| byte.is_ascii_digit());
+            if is_long { push(b'*') } else { numbered(segment, &mut push) }
+        }
+    } else if let Some((head, _)) = label.split_once(':') {
+        numbered(head, &mut push);
+        b":*".iter().for_each(|byte| push(*byte));
+    } else {
+        numbered(label, &mut push);
+    }
+}
+
+/// Hands over a text with `#` for each of its numbers.
+fn numbered(text: &str, push: &mut impl FnMut(u8)) {
+    let mut is_in_number = false;
+    for byte in text.bytes() {
+        let is_digit = byte.is_ascii_digit();
+        match (is_digit, is_in_number) {
+            (true, true) => {}
+            (true, false) => push(b'#'),
+            (false, _) => push(byte),
+        }
+        is_in_number = is_digit;
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -261,8 +298,30 @@ mod tests {
     #[test]
     fn pages_are_grouped_by_path() {
         let page = |label: &'static str| Key::digested(Kind::Page, label, [0; 32]);
-        assert_eq!(name(&page("/objects/17/?page=2")), "/objects/#/");
-        assert_eq!(name(&page("/a:b/")), "/a:b/");
+        for (label, group) in [
+            ("/", "/"),
+            ("/objects/17/?page=2&q=a:b", "/objects/#/"),
+            ("/a:b/", "/a:b/"),
+            ("/v2/2024-11-07/", "/v#/#-#-#/"),
+            ("/files/550e8400-e29b-41d4-a716-446655440000.png", "/files/*"),
+            ("/recipes/10-jams-for-winter/", "/recipes/*/"),
+            ("/recipes/ten-jams-for-winter/", "/recipes/ten-jams-for-winter/"),
+        ] {
+            assert_eq!(name(&page(label)), group);
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters_and_is_one_group() {
+        let exact = "a".repeat(MAX_NAME_BYTES);
+        assert_eq!(name(&Key::from(&exact)), exact);
+        for start in ["a".repeat(200), "ö".repeat(100), format!("a{}", "ö".repeat(100)), "清".repeat(50)] {
+            let (one, other) = (Key::from(format!("{start}x")), Key::from(format!("{start}y")));
+            let cut = name(&one);
+            assert!(cut.ends_with('…') && (MAX_NAME_BYTES - 3..=MAX_NAME_BYTES).contains(&cut.len()), "{cut}");
+            assert!(start.starts_with(cut.trim_end_matches('…')), "{cut}");
+            assert_eq!((id(&one), cut), (id(&other), name(&other)));
+        }
     }
 
     #[test]
