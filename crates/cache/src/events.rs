@@ -327,9 +327,6 @@ pub(crate) struct Journal {
     alias: String,
     clock: Clock,
     observers: Observers,
-    hits: AtomicU64,
-    misses: AtomicU64,
-    stored: AtomicU64,
     invalidations: AtomicU64,
     groups: Groups,
     history: History,
@@ -347,9 +344,6 @@ impl Journal {
             alias: alias.into(),
             clock,
             observers,
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
             invalidations: AtomicU64::new(0),
             groups: Groups::default(),
             history: History::default(),
@@ -357,12 +351,13 @@ impl Journal {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            stored: self.stored.load(Ordering::Relaxed),
-            invalidations: self.invalidations.load(Ordering::Relaxed),
-        }
+        let invalidations = self.invalidations.load(Ordering::Relaxed);
+        self.groups.all().into_iter().fold(Counts { invalidations, ..Counts::default() }, |sum, group| Counts {
+            hits: sum.hits + group.hits,
+            misses: sum.misses + group.misses.iter().map(|(_, count)| count).sum::<u64>(),
+            stored: sum.stored + group.stored,
+            ..sum
+        })
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupStats> {
@@ -383,18 +378,13 @@ impl Journal {
     pub(crate) fn note(&self, key: &Key<'_>, what: What<'_>) {
         self.groups.count(key, &what);
         match &what {
-            What::Hit { .. } => self.hits.fetch_add(1, Ordering::Relaxed),
-            What::Miss { .. } => self.misses.fetch_add(1, Ordering::Relaxed),
-            What::Stored { until, .. } => {
-                self.history.stored(key, self.clock.now(), *until);
-                self.stored.fetch_add(1, Ordering::Relaxed)
-            }
+            What::Stored { until, .. } => self.history.stored(key, self.clock.now(), *until),
             What::Invalidated { cause, .. } | What::Expired { cause } => {
                 self.history.invalidated(key, *cause, self.clock.now());
-                self.invalidations.fetch_add(1, Ordering::Relaxed)
+                self.invalidations.fetch_add(1, Ordering::Relaxed);
             }
-            _ => 0,
-        };
+            _ => {}
+        }
         self.tell(Some(key), &what);
     }
 

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -67,7 +67,7 @@ pub struct GroupStats {
 
 /// The groups of one alias. Found without a lock, and without an allocation once they are known.
 pub(super) struct Groups {
-    slots: Box<[OnceLock<Group>]>,
+    slots: Box<[OnceLock<Box<Group>>]>,
     known: AtomicUsize,
     /// What does not fit, by kind. A key of that name belongs there too, or two series would have one name.
     others: [Group; KINDS.len()],
@@ -78,14 +78,23 @@ struct Group {
     id: u64,
     kind: Kind,
     name: String,
-    hits: AtomicU64,
+    tally: Tally,
+}
+
+/// The counts of a group, on cache lines of their own: threads that count shall not disturb those that look for it.
+///
+/// What Prometheus shall see apart is counted apart. By subtraction a counter could go down between two readings.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Tally {
+    fresh_hits: AtomicU64,
     stale_hits: AtomicU64,
     misses: [AtomicU64; MissReason::NAMES.len()],
     waits: AtomicU64,
     loads: AtomicU64,
     load_failures: AtomicU64,
     load_micros: AtomicU64,
-    saved_micros: AtomicI64,
+    saved_micros: AtomicU64,
     stored: AtomicU64,
     stored_bytes: AtomicU64,
     overtaken: AtomicU64,
@@ -102,11 +111,11 @@ impl Default for Groups {
 
 impl Groups {
     pub(super) fn count(&self, key: &Key<'_>, what: &What<'_>) {
-        self.of(key).count(what);
+        self.of(key).tally.count(what);
     }
 
     pub(super) fn all(&self) -> Vec<GroupStats> {
-        let known = self.slots.iter().filter_map(OnceLock::get);
+        let known = self.slots.iter().filter_map(OnceLock::get).map(|group| &**group);
         let mut all: Vec<GroupStats> =
             known.chain(&self.others).map(Group::stats).filter(GroupStats::is_used).collect();
         all.sort_by(|a, b| (a.kind, &a.group).cmp(&(b.kind, &b.group)));
@@ -126,7 +135,7 @@ impl Groups {
                 None if self.known.load(Ordering::Relaxed) >= MAX_GROUPS => return other,
                 None => slot.get_or_init(|| {
                     self.known.fetch_add(1, Ordering::Relaxed);
-                    Group::new(id, key.kind(), name(key.kind(), key.label()))
+                    Box::new(Group::new(id, key.kind(), name(key.kind(), key.label())))
                 }),
             };
             if group.id == id {
@@ -139,35 +148,40 @@ impl Groups {
 
 impl Group {
     fn new(id: u64, kind: Kind, name: String) -> Self {
-        Group {
-            id,
-            kind,
-            name,
-            hits: AtomicU64::new(0),
-            stale_hits: AtomicU64::new(0),
-            misses: Default::default(),
-            waits: AtomicU64::new(0),
-            loads: AtomicU64::new(0),
-            load_failures: AtomicU64::new(0),
-            load_micros: AtomicU64::new(0),
-            saved_micros: AtomicI64::new(0),
-            stored: AtomicU64::new(0),
-            stored_bytes: AtomicU64::new(0),
-            overtaken: AtomicU64::new(0),
-            invalidations: AtomicU64::new(0),
-        }
+        Group { id, kind, name, tally: Tally::default() }
     }
 
+    fn stats(&self) -> GroupStats {
+        let tally = &self.tally;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (fresh_hits, stale_hits) = (read(&tally.fresh_hits), read(&tally.stale_hits));
+        GroupStats {
+            kind: self.kind,
+            group: self.name.clone(),
+            hits: fresh_hits + stale_hits,
+            stale_hits,
+            misses: MissReason::NAMES.into_iter().zip(tally.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
+            waits: read(&tally.waits),
+            loads: read(&tally.loads),
+            load_failures: read(&tally.load_failures),
+            load_time: Duration::from_micros(read(&tally.load_micros)),
+            saved: Duration::from_micros(read(&tally.saved_micros)),
+            stored: read(&tally.stored),
+            stored_bytes: read(&tally.stored_bytes),
+            overtaken: read(&tally.overtaken),
+            invalidations: read(&tally.invalidations),
+        }
+    }
+}
+
+impl Tally {
     fn count(&self, what: &What<'_>) {
         let add = |counter: &AtomicU64, number: u64| counter.fetch_add(number, Ordering::Relaxed);
         match what {
             What::Hit { stale, saved, .. } => {
-                add(&self.hits, 1);
-                if *stale {
-                    add(&self.stale_hits, 1);
-                }
+                add(if *stale { &self.stale_hits } else { &self.fresh_hits }, 1);
                 if !saved.is_zero() {
-                    self.saved_micros.fetch_add(micros(*saved).cast_signed(), Ordering::Relaxed);
+                    add(&self.saved_micros, micros(*saved));
                 }
             }
             What::Miss { reason, .. } => drop(add(&self.misses[reason.index()], 1)),
@@ -187,26 +201,6 @@ impl Group {
             What::Overtaken { .. } => drop(add(&self.overtaken, 1)),
             What::Invalidated { .. } | What::Expired { .. } => drop(add(&self.invalidations, 1)),
             What::NotStored { .. } | What::InvalidationFailed { .. } | What::Cleared { .. } => {}
-        }
-    }
-
-    fn stats(&self) -> GroupStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        GroupStats {
-            kind: self.kind,
-            group: self.name.clone(),
-            hits: read(&self.hits),
-            stale_hits: read(&self.stale_hits),
-            misses: MissReason::NAMES.into_iter().zip(self.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
-            waits: read(&self.waits),
-            loads: read(&self.loads),
-            load_failures: read(&self.load_failures),
-            load_time: Duration::from_micros(read(&self.load_micros)),
-            saved: Duration::from_micros(self.saved_micros.load(Ordering::Relaxed).cast_unsigned()),
-            stored: read(&self.stored),
-            stored_bytes: read(&self.stored_bytes),
-            overtaken: read(&self.overtaken),
-            invalidations: read(&self.invalidations),
         }
     }
 }

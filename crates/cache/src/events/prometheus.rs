@@ -9,7 +9,7 @@ use super::{GroupStats, MissReason};
 pub(crate) fn render(aliases: &[(&str, Vec<GroupStats>)]) -> String {
     let mut page = Page { text: String::new(), aliases };
     page.counter("hits", "Look-ups that found a value.", |group, sample| {
-        sample(&[("stale", "false")], (group.hits - group.stale_hits.min(group.hits)) as f64);
+        sample(&[("stale", "false")], (group.hits - group.stale_hits) as f64);
         sample(&[("stale", "true")], group.stale_hits as f64);
     });
     page.counter("misses", "Look-ups that found nothing of use.", |group, sample| {
