@@ -9,6 +9,7 @@ mod history;
 mod prometheus;
 
 use std::{
+    cell::Cell,
     fmt::{self, Display},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -275,7 +276,8 @@ impl What<'_> {
 }
 
 /// Is told of every decision, on the thread that made it: quick, please. Registered with
-/// [`CachesBuilder::observer`](crate::CachesBuilder::observer).
+/// [`CachesBuilder::observer`](crate::CachesBuilder::observer). What it does with a cache itself is counted and
+/// logged, but not observed, or it would never end.
 ///
 /// # Examples
 /// ```
@@ -420,10 +422,18 @@ impl Journal {
                 fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
             line(what.level(), what.message(), &fields);
         }
-        for observer in &*self.observers {
-            observe(&**observer, &self.alias, key, what);
+        if !self.observers.is_empty() && !IN_OBSERVER.replace(true) {
+            for observer in &*self.observers {
+                observe(&**observer, &self.alias, key, what);
+            }
+            IN_OBSERVER.set(false);
         }
     }
+}
+
+thread_local! {
+    /// Whether this thread is inside an observer.
+    static IN_OBSERVER: Cell<bool> = const { Cell::new(false) };
 }
 
 fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &What<'_>) {
@@ -453,4 +463,40 @@ pub(crate) fn line(level: Level, message: &str, fields: &[(&str, &dyn Display)])
 
 fn micros(took: Option<Duration>) -> u128 {
     took.unwrap_or_default().as_micros()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, OnceLock};
+
+    use super::*;
+
+    /// Looks another key up whenever it hears of something, and panics at the end.
+    #[derive(Default)]
+    struct Reckless {
+        journal: Arc<OnceLock<Journal>>,
+        heard: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Observer for Reckless {
+        fn observe(&self, event: &Event<'_>) {
+            self.heard.lock().unwrap().push(event.what.message());
+            let miss = What::Miss { reason: &MissReason::Absent, took: None };
+            self.journal.get().unwrap().note(&Key::from("another"), miss);
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn an_observer_that_uses_the_cache_and_panics_harms_nobody() {
+        let reckless = Reckless::default();
+        let (own, heard) = (Arc::clone(&reckless.journal), Arc::clone(&reckless.heard));
+        let observers: Observers = vec![Box::new(reckless) as Box<dyn Observer>].into();
+        let journal = own.get_or_init(|| Journal::new("default", Clock::system(), observers));
+        for _ in 0..2 {
+            journal.note(&Key::from("a"), What::Waited { took: Duration::ZERO });
+        }
+        assert_eq!(*heard.lock().unwrap(), ["waited", "waited"]);
+        assert_eq!(journal.counts().misses, 2);
+    }
 }
