@@ -12,6 +12,7 @@ use std::{
     cell::Cell,
     fmt::{self, Display},
     panic::{AssertUnwindSafe, catch_unwind},
+    slice,
     sync::{
         Arc, Once,
         atomic::{AtomicU64, Ordering},
@@ -378,32 +379,39 @@ impl Journal {
 
     /// Takes note of a decision about a key.
     pub(crate) fn note(&self, key: &Key<'_>, what: What<'_>) {
-        self.groups.count(key, &what);
-        match &what {
-            What::Stored { until, .. } => self.history.stored(key, self.clock.now(), *until),
-            What::Invalidated { cause, .. } | What::Expired { cause } => {
-                self.history.invalidated(key, *cause, self.clock.now());
-                self.invalidations.fetch_add(1, Ordering::Relaxed);
+        self.record(slice::from_ref(key), &what);
+        self.tell(Some(key), &what);
+    }
+
+    fn record(&self, keys: &[Key<'_>], what: &What<'_>) {
+        keys.iter().for_each(|key| self.groups.count(key, what));
+        match what {
+            What::Stored { until, .. } => {
+                keys.iter().for_each(|key| self.history.stored(key, self.clock.now(), *until));
             }
+            What::Invalidated { cause, .. } | What::Expired { cause } => {
+                self.history.invalidated(keys, *cause, self.clock.now());
+                self.invalidations.fetch_add(keys.len() as u64, Ordering::Relaxed);
+            }
+            // Kept until the store answers; here the value is gone.
+            What::InvalidationFailed { cause, .. } => self.history.invalidated(keys, *cause, self.clock.now()),
             _ => {}
         }
-        self.tell(Some(key), &what);
     }
 
     /// Takes note of a decision about several keys at once, in one line.
     pub(crate) fn note_all(&self, keys: &[Key<'_>], what: What<'_>) {
-        if let What::Invalidated { cause, .. } = &what {
-            keys.iter().for_each(|key| self.history.invalidated(key, *cause, self.clock.now()));
-            self.invalidations.fetch_add(1, Ordering::Relaxed);
-        }
+        self.record(keys, &what);
         let all = Key::from(keys.iter().map(Key::label).collect::<Vec<_>>().join(" "));
         self.tell(Some(&all), &what);
     }
 
     /// Takes note of a decision about the whole alias.
     pub(crate) fn note_alias(&self, what: What<'_>) {
-        if let What::Cleared { cause, .. } = &what {
+        if let What::Cleared { cause, .. } | What::InvalidationFailed { cause, .. } = &what {
             self.history.cleared(*cause, self.clock.now());
+        }
+        if let What::Cleared { .. } = &what {
             self.invalidations.fetch_add(1, Ordering::Relaxed);
         }
         self.tell(None, &what);
@@ -485,6 +493,21 @@ mod tests {
             self.journal.get().unwrap().note(&Key::from("another"), miss);
             panic!("on purpose");
         }
+    }
+
+    #[test]
+    fn each_key_of_a_batch_is_counted_and_remembered() {
+        let journal = Journal::new("default", Clock::system(), Vec::new().into());
+        let keys = ["a", "b"].map(Key::from);
+        journal.note_all(&keys, What::Invalidated { cause: Some("test"), entries: 1, removed: None });
+        let invalidated = journal.groups().iter().map(|group| group.invalidations).sum::<u64>();
+        assert_eq!((journal.counts().invalidations, invalidated), (2, 2));
+        let error = Error::unavailable("memcached", "refused");
+        let failed = Some("while it was away");
+        journal.note_all(&keys, What::InvalidationFailed { cause: failed, error: &error });
+        assert_eq!(journal.last_invalidation(&keys[1]).unwrap().cause.as_deref(), failed);
+        journal.note_all(&[], What::Invalidated { cause: None, entries: 0, removed: None });
+        assert_eq!(journal.last_invalidation(&"c".into()), None);
     }
 
     #[test]
