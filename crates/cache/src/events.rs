@@ -117,7 +117,7 @@ pub enum What<'a> {
     Hit {
         /// Whether it was past its time and served nevertheless.
         stale: bool,
-        /// How long the look-up took, if that was measured: only when the log wants it.
+        /// How long the look-up took, if that was measured: where the store may wait, or the log or an observer wants it.
         took: Option<Duration>,
         /// What the value cost to load.
         saved: Duration,
@@ -325,12 +325,22 @@ pub struct Counts {
     pub invalidations: u64,
 }
 
+/// All that was counted under one alias.
+#[derive(Debug)]
+pub(crate) struct Counted<'a> {
+    alias: &'a str,
+    groups: Vec<GroupStats>,
+    clears: u64,
+    failed_invalidations: u64,
+}
+
 /// Counts, logs and hands on the decisions of one alias.
 pub(crate) struct Journal {
     alias: String,
     clock: Clock,
     observers: Observers,
-    invalidations: AtomicU64,
+    clears: AtomicU64,
+    failed_invalidations: AtomicU64,
     groups: Groups,
     history: History,
 }
@@ -347,20 +357,36 @@ impl Journal {
             alias: alias.into(),
             clock,
             observers,
-            invalidations: AtomicU64::new(0),
+            clears: AtomicU64::new(0),
+            failed_invalidations: AtomicU64::new(0),
             groups: Groups::default(),
             history: History::default(),
         }
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        let invalidations = self.invalidations.load(Ordering::Relaxed);
-        self.groups.all().into_iter().fold(Counts { invalidations, ..Counts::default() }, |sum, group| Counts {
+        let Counted { groups, clears, .. } = self.counted();
+        groups.iter().fold(Counts { invalidations: clears, ..Counts::default() }, |sum, group| Counts {
             hits: sum.hits + group.hits,
             misses: sum.misses + group.misses.iter().map(|(_, count)| count).sum::<u64>(),
             stored: sum.stored + group.stored,
-            ..sum
+            invalidations: sum.invalidations + group.invalidations,
         })
+    }
+
+    /// Returns all that was counted, for metrics.
+    pub(crate) fn counted(&self) -> Counted<'_> {
+        Counted {
+            alias: &self.alias,
+            groups: self.groups.all(),
+            clears: self.clears.load(Ordering::Relaxed),
+            failed_invalidations: self.failed_invalidations.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Tells whether look-ups shall be measured: where somebody wants to know, or the store takes far longer.
+    pub(crate) fn times_look_ups(&self, store_may_wait: bool) -> bool {
+        store_may_wait || !self.observers.is_empty() || log::log_enabled!(target: TARGET, Level::Debug)
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupStats> {
@@ -391,10 +417,12 @@ impl Journal {
             }
             What::Invalidated { cause, .. } | What::Expired { cause } => {
                 self.history.invalidated(keys, *cause, self.clock.now());
-                self.invalidations.fetch_add(keys.len() as u64, Ordering::Relaxed);
             }
             // Kept until the store answers; here the value is gone.
-            What::InvalidationFailed { cause, .. } => self.history.invalidated(keys, *cause, self.clock.now()),
+            What::InvalidationFailed { cause, .. } => {
+                self.history.invalidated(keys, *cause, self.clock.now());
+                self.failed_invalidations.fetch_add(1, Ordering::Relaxed);
+            }
             _ => {}
         }
     }
@@ -410,9 +438,9 @@ impl Journal {
     pub(crate) fn note_alias(&self, what: What<'_>) {
         if let What::Cleared { cause, .. } | What::InvalidationFailed { cause, .. } = &what {
             self.history.cleared(*cause, self.clock.now());
-        }
-        if let What::Cleared { .. } = &what {
-            self.invalidations.fetch_add(1, Ordering::Relaxed);
+            let is_done = matches!(what, What::Cleared { .. });
+            let count = if is_done { &self.clears } else { &self.failed_invalidations };
+            count.fetch_add(1, Ordering::Relaxed);
         }
         self.tell(None, &what);
     }
@@ -450,11 +478,6 @@ fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &W
     if observed.is_err() {
         SAID.call_once(|| log::error!("an observer of the cache panicked; mend it, the cache goes on without it"));
     }
-}
-
-/// Tells whether hits and misses are logged, so that their time is worth measuring.
-pub(crate) fn are_timed() -> bool {
-    log::log_enabled!(target: TARGET, Level::Debug)
 }
 
 /// Writes one line of the target `cache`.

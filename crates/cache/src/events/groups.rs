@@ -45,8 +45,13 @@ pub struct GroupStats {
     pub stale_hits: u64,
     /// Look-ups that found nothing of use, by the name of the reason.
     pub misses: Vec<(&'static str, u64)>,
+    /// How long the look-ups took that were measured: those of stores that may wait, and all of them while they are
+    /// logged or observed.
+    pub look_up_time: Duration,
     /// Callers who waited for another one's load.
     pub waits: u64,
+    /// How long they waited together.
+    pub wait_time: Duration,
     /// Loads that returned a value.
     pub loads: u64,
     /// Loads that failed.
@@ -90,7 +95,9 @@ struct Tally {
     fresh_hits: AtomicU64,
     stale_hits: AtomicU64,
     misses: [AtomicU64; MissReason::NAMES.len()],
+    look_up_nanos: AtomicU64,
     waits: AtomicU64,
+    wait_micros: AtomicU64,
     loads: AtomicU64,
     load_failures: AtomicU64,
     load_micros: AtomicU64,
@@ -161,7 +168,9 @@ impl Group {
             hits: fresh_hits + stale_hits,
             stale_hits,
             misses: MissReason::NAMES.into_iter().zip(tally.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
+            look_up_time: Duration::from_nanos(read(&tally.look_up_nanos)),
             waits: read(&tally.waits),
+            wait_time: Duration::from_micros(read(&tally.wait_micros)),
             loads: read(&tally.loads),
             load_failures: read(&tally.load_failures),
             load_time: Duration::from_micros(read(&tally.load_micros)),
@@ -175,17 +184,31 @@ impl Group {
 }
 
 impl Tally {
+    fn looked_up(&self, took: Option<Duration>) {
+        if let Some(took) = took {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.look_up_nanos.fetch_add(nanos, Ordering::Relaxed);
+        }
+    }
+
     fn count(&self, what: &What<'_>) {
         let add = |counter: &AtomicU64, number: u64| counter.fetch_add(number, Ordering::Relaxed);
         match what {
-            What::Hit { stale, saved, .. } => {
+            What::Hit { stale, took, saved, .. } => {
                 add(if *stale { &self.stale_hits } else { &self.fresh_hits }, 1);
                 if !saved.is_zero() {
                     add(&self.saved_micros, micros(*saved));
                 }
+                self.looked_up(*took);
             }
-            What::Miss { reason, .. } => drop(add(&self.misses[reason.index()], 1)),
-            What::Waited { .. } => drop(add(&self.waits, 1)),
+            What::Miss { reason, took } => {
+                add(&self.misses[reason.index()], 1);
+                self.looked_up(*took);
+            }
+            What::Waited { took } => {
+                add(&self.waits, 1);
+                add(&self.wait_micros, micros(*took));
+            }
             What::Loaded { cost, .. } => {
                 add(&self.loads, 1);
                 add(&self.load_micros, micros(*cost));
@@ -206,9 +229,23 @@ impl Tally {
 }
 
 impl GroupStats {
+    /// Returns the seconds that the cache saved: what the hits would have taken to load, less what looking up took.
+    /// Negative if the values are cheaper to load than to look up.
+    pub fn saved_seconds(&self) -> f64 {
+        self.saved.as_secs_f64() - self.look_up_time.as_secs_f64()
+    }
+
     fn is_used(&self) -> bool {
         let misses: u64 = self.misses.iter().map(|(_, count)| count).sum();
-        self.hits + misses + self.stored + self.loads + self.load_failures + self.overtaken + self.invalidations > 0
+        self.hits
+            + misses
+            + self.waits
+            + self.stored
+            + self.loads
+            + self.load_failures
+            + self.overtaken
+            + self.invalidations
+            > 0
     }
 }
 
