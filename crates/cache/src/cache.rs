@@ -30,7 +30,7 @@ use crate::{
     codec::{self, Content, Format},
     envelope::Codec,
     error::{Error, Result},
-    events::{Counts, GroupStats},
+    events::{Counted, Counts, GroupStats},
     explain::Explanation,
     key::Key,
     load::LoadOptions,
@@ -101,6 +101,10 @@ impl Cache {
     /// Returns what this process has counted under the alias, by what its keys have in common.
     pub fn groups(&self) -> Vec<GroupStats> {
         self.blocking.journal().groups()
+    }
+
+    pub(crate) fn counted(&self) -> Counted<'_> {
+        self.blocking.journal().counted()
     }
 
     /// As [`BlockingCache::version`].

@@ -127,8 +127,8 @@ impl Caches {
     /// # Ok::<_, larder_cache::Error>(())
     /// ```
     pub fn prometheus(&self) -> String {
-        let groups: Vec<(&str, Vec<_>)> = self.iter().map(|(alias, _, cache)| (alias, cache.groups())).collect();
-        events::render(&groups)
+        let counted: Vec<_> = self.0.values().map(|(_, cache)| cache.counted()).collect();
+        events::render(&counted)
     }
 
     /// Returns all aliases with their settings and caches, by name.

@@ -9,8 +9,10 @@ mod history;
 mod prometheus;
 
 use std::{
+    cell::Cell,
     fmt::{self, Display},
     panic::{AssertUnwindSafe, catch_unwind},
+    slice,
     sync::{
         Arc, Once,
         atomic::{AtomicU64, Ordering},
@@ -115,7 +117,7 @@ pub enum What<'a> {
     Hit {
         /// Whether it was past its time and served nevertheless.
         stale: bool,
-        /// How long the look-up took, if that was measured: only when the log wants it.
+        /// How long the look-up took, if that was measured: where the store may wait, or the log or an observer wants it.
         took: Option<Duration>,
         /// What the value cost to load.
         saved: Duration,
@@ -275,7 +277,8 @@ impl What<'_> {
 }
 
 /// Is told of every decision, on the thread that made it: quick, please. Registered with
-/// [`CachesBuilder::observer`](crate::CachesBuilder::observer).
+/// [`CachesBuilder::observer`](crate::CachesBuilder::observer). What it does with a cache itself is counted and
+/// logged, but not observed, or it would never end.
 ///
 /// # Examples
 /// ```
@@ -322,15 +325,22 @@ pub struct Counts {
     pub invalidations: u64,
 }
 
+/// All that was counted under one alias.
+#[derive(Debug)]
+pub(crate) struct Counted<'a> {
+    alias: &'a str,
+    groups: Vec<GroupStats>,
+    clears: u64,
+    failed_invalidations: u64,
+}
+
 /// Counts, logs and hands on the decisions of one alias.
 pub(crate) struct Journal {
     alias: String,
     clock: Clock,
     observers: Observers,
-    hits: AtomicU64,
-    misses: AtomicU64,
-    stored: AtomicU64,
-    invalidations: AtomicU64,
+    clears: AtomicU64,
+    failed_invalidations: AtomicU64,
     groups: Groups,
     history: History,
 }
@@ -347,22 +357,36 @@ impl Journal {
             alias: alias.into(),
             clock,
             observers,
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
-            stored: AtomicU64::new(0),
-            invalidations: AtomicU64::new(0),
+            clears: AtomicU64::new(0),
+            failed_invalidations: AtomicU64::new(0),
             groups: Groups::default(),
             history: History::default(),
         }
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        Counts {
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            stored: self.stored.load(Ordering::Relaxed),
-            invalidations: self.invalidations.load(Ordering::Relaxed),
+        let Counted { groups, clears, .. } = self.counted();
+        groups.iter().fold(Counts { invalidations: clears, ..Counts::default() }, |sum, group| Counts {
+            hits: sum.hits + group.hits,
+            misses: sum.misses + group.misses.iter().map(|(_, count)| count).sum::<u64>(),
+            stored: sum.stored + group.stored,
+            invalidations: sum.invalidations + group.invalidations,
+        })
+    }
+
+    /// Returns all that was counted, for metrics.
+    pub(crate) fn counted(&self) -> Counted<'_> {
+        Counted {
+            alias: &self.alias,
+            groups: self.groups.all(),
+            clears: self.clears.load(Ordering::Relaxed),
+            failed_invalidations: self.failed_invalidations.load(Ordering::Relaxed),
         }
+    }
+
+    /// Tells whether look-ups shall be measured: where somebody wants to know, or the store takes far longer.
+    pub(crate) fn times_look_ups(&self, store_may_wait: bool) -> bool {
+        store_may_wait || !self.observers.is_empty() || log::log_enabled!(target: TARGET, Level::Debug)
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupStats> {
@@ -381,38 +405,42 @@ impl Journal {
 
     /// Takes note of a decision about a key.
     pub(crate) fn note(&self, key: &Key<'_>, what: What<'_>) {
-        self.groups.count(key, &what);
-        match &what {
-            What::Hit { .. } => self.hits.fetch_add(1, Ordering::Relaxed),
-            What::Miss { .. } => self.misses.fetch_add(1, Ordering::Relaxed),
+        self.record(slice::from_ref(key), &what);
+        self.tell(Some(key), &what);
+    }
+
+    fn record(&self, keys: &[Key<'_>], what: &What<'_>) {
+        keys.iter().for_each(|key| self.groups.count(key, what));
+        match what {
             What::Stored { until, .. } => {
-                self.history.stored(key, self.clock.now(), *until);
-                self.stored.fetch_add(1, Ordering::Relaxed)
+                keys.iter().for_each(|key| self.history.stored(key, self.clock.now(), *until));
             }
             What::Invalidated { cause, .. } | What::Expired { cause } => {
-                self.history.invalidated(key, *cause, self.clock.now());
-                self.invalidations.fetch_add(1, Ordering::Relaxed)
+                self.history.invalidated(keys, *cause, self.clock.now());
             }
-            _ => 0,
-        };
-        self.tell(Some(key), &what);
+            // Kept until the store answers; here the value is gone.
+            What::InvalidationFailed { cause, .. } => {
+                self.history.invalidated(keys, *cause, self.clock.now());
+                self.failed_invalidations.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
     }
 
     /// Takes note of a decision about several keys at once, in one line.
     pub(crate) fn note_all(&self, keys: &[Key<'_>], what: What<'_>) {
-        if let What::Invalidated { cause, .. } = &what {
-            keys.iter().for_each(|key| self.history.invalidated(key, *cause, self.clock.now()));
-            self.invalidations.fetch_add(1, Ordering::Relaxed);
-        }
+        self.record(keys, &what);
         let all = Key::from(keys.iter().map(Key::label).collect::<Vec<_>>().join(" "));
         self.tell(Some(&all), &what);
     }
 
     /// Takes note of a decision about the whole alias.
     pub(crate) fn note_alias(&self, what: What<'_>) {
-        if let What::Cleared { cause, .. } = &what {
+        if let What::Cleared { cause, .. } | What::InvalidationFailed { cause, .. } = &what {
             self.history.cleared(*cause, self.clock.now());
-            self.invalidations.fetch_add(1, Ordering::Relaxed);
+            let is_done = matches!(what, What::Cleared { .. });
+            let count = if is_done { &self.clears } else { &self.failed_invalidations };
+            count.fetch_add(1, Ordering::Relaxed);
         }
         self.tell(None, &what);
     }
@@ -430,10 +458,18 @@ impl Journal {
                 fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
             line(what.level(), what.message(), &fields);
         }
-        for observer in &*self.observers {
-            observe(&**observer, &self.alias, key, what);
+        if !self.observers.is_empty() && !IN_OBSERVER.replace(true) {
+            for observer in &*self.observers {
+                observe(&**observer, &self.alias, key, what);
+            }
+            IN_OBSERVER.set(false);
         }
     }
+}
+
+thread_local! {
+    /// Whether this thread is inside an observer.
+    static IN_OBSERVER: Cell<bool> = const { Cell::new(false) };
 }
 
 fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &What<'_>) {
@@ -442,11 +478,6 @@ fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &W
     if observed.is_err() {
         SAID.call_once(|| log::error!("an observer of the cache panicked; mend it, the cache goes on without it"));
     }
-}
-
-/// Tells whether hits and misses are logged, so that their time is worth measuring.
-pub(crate) fn are_timed() -> bool {
-    log::log_enabled!(target: TARGET, Level::Debug)
 }
 
 /// Writes one line of the target `cache`.
@@ -463,4 +494,55 @@ pub(crate) fn line(level: Level, message: &str, fields: &[(&str, &dyn Display)])
 
 fn micros(took: Option<Duration>) -> u128 {
     took.unwrap_or_default().as_micros()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, OnceLock};
+
+    use super::*;
+
+    /// Looks another key up whenever it hears of something, and panics at the end.
+    #[derive(Default)]
+    struct Reckless {
+        journal: Arc<OnceLock<Journal>>,
+        heard: Arc<Mutex<Vec<&'static str>>>,
+    }
+
+    impl Observer for Reckless {
+        fn observe(&self, event: &Event<'_>) {
+            self.heard.lock().unwrap().push(event.what.message());
+            let miss = What::Miss { reason: &MissReason::Absent, took: None };
+            self.journal.get().unwrap().note(&Key::from("another"), miss);
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn each_key_of_a_batch_is_counted_and_remembered() {
+        let journal = Journal::new("default", Clock::system(), Vec::new().into());
+        let keys = ["a", "b"].map(Key::from);
+        journal.note_all(&keys, What::Invalidated { cause: Some("test"), entries: 1, removed: None });
+        let invalidated = journal.groups().iter().map(|group| group.invalidations).sum::<u64>();
+        assert_eq!((journal.counts().invalidations, invalidated), (2, 2));
+        let error = Error::unavailable("memcached", "refused");
+        let failed = Some("while it was away");
+        journal.note_all(&keys, What::InvalidationFailed { cause: failed, error: &error });
+        assert_eq!(journal.last_invalidation(&keys[1]).unwrap().cause.as_deref(), failed);
+        journal.note_all(&[], What::Invalidated { cause: None, entries: 0, removed: None });
+        assert_eq!(journal.last_invalidation(&"c".into()), None);
+    }
+
+    #[test]
+    fn an_observer_that_uses_the_cache_and_panics_harms_nobody() {
+        let reckless = Reckless::default();
+        let (own, heard) = (Arc::clone(&reckless.journal), Arc::clone(&reckless.heard));
+        let observers: Observers = vec![Box::new(reckless) as Box<dyn Observer>].into();
+        let journal = own.get_or_init(|| Journal::new("default", Clock::system(), observers));
+        for _ in 0..2 {
+            journal.note(&Key::from("a"), What::Waited { took: Duration::ZERO });
+        }
+        assert_eq!(*heard.lock().unwrap(), ["waited", "waited"]);
+        assert_eq!(journal.counts().misses, 2);
+    }
 }

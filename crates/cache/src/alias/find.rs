@@ -15,7 +15,7 @@ use crate::{
     codec::Content,
     envelope::{Envelope, TagList},
     error::Result,
-    events::{self, MissReason},
+    events::MissReason,
     key::Key,
     timeout::Expiry,
 };
@@ -103,7 +103,7 @@ impl Hit {
 impl Alias {
     /// Looks a key up. `hints` are tags that the entry is expected to carry: they are read in the same round trip.
     pub(crate) fn find(&self, key: &Key<'_>, version: i64, hints: &[String]) -> Result<Found> {
-        let started = events::are_timed().then(Instant::now);
+        let started = self.journal.times_look_ups(self.capabilities.blocking).then(Instant::now);
         let final_key = self.keys.final_key(key, version)?;
         let part = self.store.part_of(&final_key);
         if let Some(found) = self.find_near(key, &final_key, part)? {
@@ -129,7 +129,7 @@ impl Alias {
 
     /// Looks several keys up, in one round trip for all of them and one for their tags.
     pub(crate) fn find_many(&self, keys: &[Key<'_>], version: i64, hints: &[String]) -> Result<Vec<Found>> {
-        let started = events::are_timed().then(Instant::now);
+        let started = self.journal.times_look_ups(self.capabilities.blocking).then(Instant::now);
         let final_keys = self.final_keys(keys, version)?;
         let mut found: Vec<Option<Found>> = Vec::with_capacity(keys.len());
         for (key, final_key) in keys.iter().zip(&final_keys) {
@@ -156,7 +156,8 @@ impl Alias {
             }
             Err(error) => return Err(error),
         }
-        let took = started.map(|started| started.elapsed());
+        // Each has its share of it.
+        let took = started.map(|started| started.elapsed() / u32::try_from(keys.len().max(1)).unwrap_or(u32::MAX));
         let absent = || Found { state: State::Missing(MissReason::Absent), seen: None, took };
         Ok(found.into_iter().map(|found| found.map_or_else(absent, |found| Found { took, ..found })).collect())
     }

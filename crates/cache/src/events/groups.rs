@@ -6,7 +6,7 @@
 use std::{
     sync::{
         OnceLock,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,8 +20,16 @@ const MAX_GROUPS: usize = 500;
 /// Twice as many places, so that a group is found near its first one.
 const SLOTS: usize = 1024;
 
+const KINDS: [Kind; 4] = [Kind::Value, Kind::Fragment, Kind::Page, Kind::Tag];
+
 /// The name of the group for what does not fit.
 const OTHER: &str = "other";
+
+/// The longest name of a group; longer ones are cut and end in `…`. What visitors send shall not become a long label.
+const MAX_NAME_BYTES: usize = 96;
+
+/// From this length on, a segment of a path with a digit in it stands for one thing: a digest, a UUID, a headline.
+const LONG_SEGMENT_BYTES: usize = 16;
 
 /// What one group of keys did since the process was started.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +45,13 @@ pub struct GroupStats {
     pub stale_hits: u64,
     /// Look-ups that found nothing of use, by the name of the reason.
     pub misses: Vec<(&'static str, u64)>,
+    /// How long the look-ups took that were measured: those of stores that may wait, and all of them while they are
+    /// logged or observed.
+    pub look_up_time: Duration,
     /// Callers who waited for another one's load.
     pub waits: u64,
+    /// How long they waited together.
+    pub wait_time: Duration,
     /// Loads that returned a value.
     pub loads: u64,
     /// Loads that failed.
@@ -59,9 +72,10 @@ pub struct GroupStats {
 
 /// The groups of one alias. Found without a lock, and without an allocation once they are known.
 pub(super) struct Groups {
-    slots: Box<[OnceLock<Group>]>,
+    slots: Box<[OnceLock<Box<Group>>]>,
     known: AtomicUsize,
-    other: Group,
+    /// What does not fit, by kind. A key of that name belongs there too, or two series would have one name.
+    others: [Group; KINDS.len()],
 }
 
 #[derive(Debug)]
@@ -69,14 +83,25 @@ struct Group {
     id: u64,
     kind: Kind,
     name: String,
-    hits: AtomicU64,
+    tally: Tally,
+}
+
+/// The counts of a group, on cache lines of their own: threads that count shall not disturb those that look for it.
+///
+/// What Prometheus shall see apart is counted apart. By subtraction a counter could go down between two readings.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Tally {
+    fresh_hits: AtomicU64,
     stale_hits: AtomicU64,
     misses: [AtomicU64; MissReason::NAMES.len()],
+    look_up_nanos: AtomicU64,
     waits: AtomicU64,
+    wait_micros: AtomicU64,
     loads: AtomicU64,
     load_failures: AtomicU64,
     load_micros: AtomicU64,
-    saved_micros: AtomicI64,
+    saved_micros: AtomicU64,
     stored: AtomicU64,
     stored_bytes: AtomicU64,
     overtaken: AtomicU64,
@@ -86,78 +111,104 @@ struct Group {
 impl Default for Groups {
     fn default() -> Self {
         let slots = (0..SLOTS).map(|_| OnceLock::new()).collect();
-        Groups { slots, known: AtomicUsize::new(0), other: Group::new(0, Kind::Value, OTHER.to_owned()) }
+        let others = KINDS.map(|kind| Group::new(id(kind, OTHER), kind, OTHER.to_owned()));
+        Groups { slots, known: AtomicUsize::new(0), others }
     }
 }
 
 impl Groups {
     pub(super) fn count(&self, key: &Key<'_>, what: &What<'_>) {
-        self.of(key).count(what);
+        self.of(key).tally.count(what);
     }
 
     pub(super) fn all(&self) -> Vec<GroupStats> {
-        let known = self.slots.iter().filter_map(OnceLock::get);
+        let known = self.slots.iter().filter_map(OnceLock::get).map(|group| &**group);
         let mut all: Vec<GroupStats> =
-            known.chain([&self.other]).map(Group::stats).filter(GroupStats::is_used).collect();
+            known.chain(&self.others).map(Group::stats).filter(GroupStats::is_used).collect();
         all.sort_by(|a, b| (a.kind, &a.group).cmp(&(b.kind, &b.group)));
         all
     }
 
     fn of(&self, key: &Key<'_>) -> &Group {
-        let id = id(key);
+        let id = id(key.kind(), key.label());
+        let other = &self.others[KINDS.iter().position(|kind| *kind == key.kind()).unwrap_or(0)];
+        if other.id == id {
+            return other;
+        }
         let first = usize::try_from(id % SLOTS as u64).unwrap_or(0);
         for slot in self.slots[first..].iter().chain(&self.slots[..first]) {
             let group = match slot.get() {
                 Some(group) => group,
-                None if self.known.load(Ordering::Relaxed) >= MAX_GROUPS => return &self.other,
+                None if self.known.load(Ordering::Relaxed) >= MAX_GROUPS => return other,
                 None => slot.get_or_init(|| {
                     self.known.fetch_add(1, Ordering::Relaxed);
-                    Group::new(id, key.kind(), name(key))
+                    Box::new(Group::new(id, key.kind(), name(key.kind(), key.label())))
                 }),
             };
             if group.id == id {
                 return group;
             }
         }
-        &self.other
+        other
     }
 }
 
 impl Group {
     fn new(id: u64, kind: Kind, name: String) -> Self {
-        Group {
-            id,
-            kind,
-            name,
-            hits: AtomicU64::new(0),
-            stale_hits: AtomicU64::new(0),
-            misses: Default::default(),
-            waits: AtomicU64::new(0),
-            loads: AtomicU64::new(0),
-            load_failures: AtomicU64::new(0),
-            load_micros: AtomicU64::new(0),
-            saved_micros: AtomicI64::new(0),
-            stored: AtomicU64::new(0),
-            stored_bytes: AtomicU64::new(0),
-            overtaken: AtomicU64::new(0),
-            invalidations: AtomicU64::new(0),
+        Group { id, kind, name, tally: Tally::default() }
+    }
+
+    fn stats(&self) -> GroupStats {
+        let tally = &self.tally;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (fresh_hits, stale_hits) = (read(&tally.fresh_hits), read(&tally.stale_hits));
+        GroupStats {
+            kind: self.kind,
+            group: self.name.clone(),
+            hits: fresh_hits + stale_hits,
+            stale_hits,
+            misses: MissReason::NAMES.into_iter().zip(tally.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
+            look_up_time: Duration::from_nanos(read(&tally.look_up_nanos)),
+            waits: read(&tally.waits),
+            wait_time: Duration::from_micros(read(&tally.wait_micros)),
+            loads: read(&tally.loads),
+            load_failures: read(&tally.load_failures),
+            load_time: Duration::from_micros(read(&tally.load_micros)),
+            saved: Duration::from_micros(read(&tally.saved_micros)),
+            stored: read(&tally.stored),
+            stored_bytes: read(&tally.stored_bytes),
+            overtaken: read(&tally.overtaken),
+            invalidations: read(&tally.invalidations),
+        }
+    }
+}
+
+impl Tally {
+    fn looked_up(&self, took: Option<Duration>) {
+        if let Some(took) = took {
+            let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.look_up_nanos.fetch_add(nanos, Ordering::Relaxed);
         }
     }
 
     fn count(&self, what: &What<'_>) {
         let add = |counter: &AtomicU64, number: u64| counter.fetch_add(number, Ordering::Relaxed);
         match what {
-            What::Hit { stale, saved, .. } => {
-                add(&self.hits, 1);
-                if *stale {
-                    add(&self.stale_hits, 1);
-                }
+            What::Hit { stale, took, saved, .. } => {
+                add(if *stale { &self.stale_hits } else { &self.fresh_hits }, 1);
                 if !saved.is_zero() {
-                    self.saved_micros.fetch_add(micros(*saved).cast_signed(), Ordering::Relaxed);
+                    add(&self.saved_micros, micros(*saved));
                 }
+                self.looked_up(*took);
             }
-            What::Miss { reason, .. } => drop(add(&self.misses[reason.index()], 1)),
-            What::Waited { .. } => drop(add(&self.waits, 1)),
+            What::Miss { reason, took } => {
+                add(&self.misses[reason.index()], 1);
+                self.looked_up(*took);
+            }
+            What::Waited { took } => {
+                add(&self.waits, 1);
+                add(&self.wait_micros, micros(*took));
+            }
             What::Loaded { cost, .. } => {
                 add(&self.loads, 1);
                 add(&self.load_micros, micros(*cost));
@@ -175,63 +226,87 @@ impl Group {
             What::NotStored { .. } | What::InvalidationFailed { .. } | What::Cleared { .. } => {}
         }
     }
-
-    fn stats(&self) -> GroupStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        GroupStats {
-            kind: self.kind,
-            group: self.name.clone(),
-            hits: read(&self.hits),
-            stale_hits: read(&self.stale_hits),
-            misses: MissReason::NAMES.into_iter().zip(self.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
-            waits: read(&self.waits),
-            loads: read(&self.loads),
-            load_failures: read(&self.load_failures),
-            load_time: Duration::from_micros(read(&self.load_micros)),
-            saved: Duration::from_micros(self.saved_micros.load(Ordering::Relaxed).cast_unsigned()),
-            stored: read(&self.stored),
-            stored_bytes: read(&self.stored_bytes),
-            overtaken: read(&self.overtaken),
-            invalidations: read(&self.invalidations),
-        }
-    }
 }
 
 impl GroupStats {
+    /// Returns the seconds that the cache saved: what the hits would have taken to load, less what looking up took.
+    /// Negative if the values are cheaper to load than to look up.
+    pub fn saved_seconds(&self) -> f64 {
+        self.saved.as_secs_f64() - self.look_up_time.as_secs_f64()
+    }
+
     fn is_used(&self) -> bool {
         let misses: u64 = self.misses.iter().map(|(_, count)| count).sum();
-        self.hits + misses + self.stored + self.loads + self.load_failures + self.overtaken + self.invalidations > 0
+        self.hits
+            + misses
+            + self.waits
+            + self.stored
+            + self.loads
+            + self.load_failures
+            + self.overtaken
+            + self.invalidations
+            > 0
     }
 }
 
 /// Tells groups apart without making their name. FNV-1a: two groups that share a number would only be counted together.
-fn id(key: &Key<'_>) -> u64 {
+fn id(kind: Kind, label: &str) -> u64 {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    general(key).fold(step(0xcbf2_9ce4_8422_2325, key.kind() as u8), step)
+    let mut id = step(0xcbf2_9ce4_8422_2325, kind as u8);
+    general(kind, label, |byte| id = step(id, byte));
+    id
 }
 
-fn name(key: &Key<'_>) -> String {
-    String::from_utf8_lossy(&general(key).collect::<Vec<u8>>()).into_owned()
+fn name(kind: Kind, label: &str) -> String {
+    let mut name = Vec::new();
+    general(kind, label, |byte| name.push(byte));
+    if name.len() <= MAX_NAME_BYTES {
+        return String::from_utf8_lossy(&name).into_owned();
+    }
+    name.truncate(MAX_NAME_BYTES - '…'.len_utf8());
+    let whole = std::str::from_utf8(&name).map_or_else(|error| error.valid_up_to(), str::len);
+    String::from_utf8_lossy(&name[..whole]).into_owned() + "…"
 }
 
-/// Returns the label without what tells one entry of a group from another: what follows the first colon, the query of a
-/// page, and every number.
-fn general<'k>(key: &'k Key<'_>) -> impl Iterator<Item = u8> + 'k {
-    let label = key.label();
-    let (label, rest) = match key.kind() {
-        Kind::Page => (label.split('?').next().unwrap_or(label), ""),
-        _ => match label.split_once(':') {
-            Some((head, _)) => (head, ":*"),
-            None => (label, ""),
-        },
+/// Hands over the label without what tells one entry of a group from another: what follows the first colon, the query
+/// of a page and its long segments with digits, and every number. Ends where a name is too long in any case.
+fn general(kind: Kind, label: &str, mut push: impl FnMut(u8)) {
+    let mut room = MAX_NAME_BYTES + 1;
+    let mut push = |byte| {
+        if room > 0 {
+            room -= 1;
+            push(byte);
+        }
     };
-    let bytes = label.as_bytes();
-    let numbered = bytes.iter().enumerate().filter_map(move |(at, byte)| match byte {
-        b'0'..=b'9' if at > 0 && bytes[at - 1].is_ascii_digit() => None,
-        b'0'..=b'9' => Some(b'#'),
-        byte => Some(*byte),
-    });
-    numbered.chain(rest.bytes())
+    if kind == Kind::Page {
+        let path = label.split('?').next().unwrap_or(label);
+        for (position, segment) in path.split('/').enumerate() {
+            if position > 0 {
+                push(b'/');
+            }
+            let is_long = segment.len() >= LONG_SEGMENT_BYTES && segment.bytes().any(|byte| byte.is_ascii_digit());
+            if is_long { push(b'*') } else { numbered(segment, &mut push) }
+        }
+    } else if let Some((head, _)) = label.split_once(':') {
+        numbered(head, &mut push);
+        b":*".iter().for_each(|byte| push(*byte));
+    } else {
+        numbered(label, &mut push);
+    }
+}
+
+/// Hands over a text with `#` for each of its numbers.
+fn numbered(text: &str, push: &mut impl FnMut(u8)) {
+    let mut is_in_number = false;
+    for byte in text.bytes() {
+        let is_digit = byte.is_ascii_digit();
+        match (is_digit, is_in_number) {
+            (true, true) => {}
+            (true, false) => push(b'#'),
+            (false, _) => push(byte),
+        }
+        is_in_number = is_digit;
+    }
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -253,16 +328,36 @@ mod tests {
             ("", ""),
             ("süß:清", "süß:*"),
         ] {
-            assert_eq!(name(&Key::from(label)), group);
+            assert_eq!(name(Kind::Value, label), group);
         }
     }
 
-    #[cfg(feature = "page")]
     #[test]
     fn pages_are_grouped_by_path() {
-        let page = |label: &'static str| Key::digested(Kind::Page, label, [0; 32]);
-        assert_eq!(name(&page("/objects/17/?page=2")), "/objects/#/");
-        assert_eq!(name(&page("/a:b/")), "/a:b/");
+        for (label, group) in [
+            ("/", "/"),
+            ("/objects/17/?page=2&q=a:b", "/objects/#/"),
+            ("/a:b/", "/a:b/"),
+            ("/v2/2024-11-07/", "/v#/#-#-#/"),
+            ("/files/550e8400-e29b-41d4-a716-446655440000.png", "/files/*"),
+            ("/recipes/10-jams-for-winter/", "/recipes/*/"),
+            ("/recipes/ten-jams-for-winter/", "/recipes/ten-jams-for-winter/"),
+        ] {
+            assert_eq!(name(Kind::Page, label), group);
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters_and_is_one_group() {
+        let exact = "a".repeat(MAX_NAME_BYTES);
+        assert_eq!(name(Kind::Value, &exact), exact);
+        for start in ["a".repeat(200), "ö".repeat(100), format!("a{}", "ö".repeat(100)), "清".repeat(50)] {
+            let (one, other) = (format!("{start}x"), format!("{start}y"));
+            let cut = name(Kind::Value, &one);
+            assert!(cut.ends_with('…') && (MAX_NAME_BYTES - 3..=MAX_NAME_BYTES).contains(&cut.len()), "{cut}");
+            assert!(start.starts_with(cut.trim_end_matches('…')), "{cut}");
+            assert_eq!((id(Kind::Value, &one), cut), (id(Kind::Value, &other), name(Kind::Value, &other)));
+        }
     }
 
     #[test]
@@ -276,7 +371,11 @@ mod tests {
             &Key::from("one more"),
             &What::Hit { stale: true, took: None, saved: Duration::from_secs(2), bytes: 7 },
         );
-        let other = groups.other.stats();
-        assert_eq!((other.waits, other.hits, other.stale_hits, other.saved), (10, 1, 1, Duration::from_secs(2)));
+        groups.count(&Key::from(OTHER), &What::Waited { took: Duration::ZERO });
+        let all = groups.all();
+        let mut others = all.iter().filter(|group| group.group == OTHER);
+        let other = others.next().unwrap();
+        assert!(others.next().is_none(), "a key of that name is counted with them");
+        assert_eq!((other.waits, other.hits, other.stale_hits, other.saved), (11, 1, 1, Duration::from_secs(2)));
     }
 }

@@ -56,6 +56,29 @@ fn metrics_count_what_the_caches_do_and_are_for_this_machine_alone() {
 }
 
 #[test]
+fn metrics_are_not_cached_with_the_whole_site_nor_read_by_who_pretends() {
+    let site = Site::start_with(&[("LARDER__SITE_CACHE__ENABLED", "true"), ("LARDER__SITE_CACHE__SECONDS", "60")]);
+    let visitor = site.visitor();
+    let invalidated = r##"larder_cache_invalidations_total{alias="default",kind="tag",group="object:*"} "##;
+    let stored = r##"larder_cache_stored_total{alias="default",kind="page",group="/objects/#/"} "##;
+    for number in 1..=3 {
+        visitor.page(&format!("/objects/{number}/"));
+        let text = visitor.get("/metrics").text().unwrap();
+        assert!(text.contains(&format!("{stored}{number}\n")), "{text}");
+        assert!(!text.contains(invalidated) && !text.contains("/objects/1/"), "no key is a label: {text}");
+    }
+    assert_eq!(site.staff().submit("/admin/objects/1/change/", &[("title", "Jam pan")]).status(), 303);
+    assert!(visitor.get("/metrics").text().unwrap().contains(invalidated));
+    assert!(!site.log().contains("stored page=/metrics"));
+
+    let elsewhere = Site::start_with(&[("LARDER__SERVER__METRICS_ALLOW", "[\"203.0.113.7\"]")]);
+    for name in ["x-forwarded-for", "x-real-ip", "forwarded"] {
+        let request = elsewhere.visitor().request(reqwest::Method::GET, "/metrics").header(name, "203.0.113.7");
+        assert_eq!(elsewhere.visitor().send(request).status(), 404, "{name}");
+    }
+}
+
+#[test]
 fn every_object_has_a_page_of_its_own_in_the_cache() {
     let site = Site::start();
     let visitor = site.visitor();
