@@ -313,10 +313,9 @@ impl Alias {
     }
 
     fn judge(&self, key: &Key<'_>, envelope: Envelope, batch: &mut Batch) -> Result<State> {
-        let now = self.clock.now();
         let held_until = envelope.ticket.map(|ticket| ticket.until);
         let Some(payload) = &envelope.payload else {
-            let is_held = held_until.is_some_and(|until| until > now);
+            let is_held = held_until.is_some_and(|until| until > self.clock.now());
             return Ok(State::Missing(if is_held { MissReason::Loading } else { MissReason::Absent }));
         };
         if let Some(reason) = self.changed_tag(&envelope.tags, batch)? {
@@ -339,7 +338,12 @@ impl Alias {
             held_until,
             stored_bytes: payload.stored_bytes(),
         };
-        Ok(if envelope.expired || hit.fresh_until.has_passed(now) { State::Stale(hit) } else { State::Fresh(hit) })
+        // The clock is asked only where it decides.
+        let is_stale = match hit.fresh_until {
+            Expiry::Never => envelope.expired,
+            until => envelope.expired || until.has_passed(self.clock.now()),
+        };
+        Ok(if is_stale { State::Stale(hit) } else { State::Fresh(hit) })
     }
 
     /// Returns the reason if a tag no longer has the version that an entry remembers.
