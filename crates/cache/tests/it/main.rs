@@ -10,4 +10,5 @@ mod levels;
 mod loading;
 mod outage;
 mod page;
+mod processes;
 mod stores;
