@@ -11,4 +11,6 @@ mod loading;
 mod outage;
 mod page;
 mod processes;
+mod proxy;
+mod round_trips;
 mod stores;
