@@ -10,4 +10,7 @@ mod levels;
 mod loading;
 mod outage;
 mod page;
+mod processes;
+mod proxy;
+mod round_trips;
 mod stores;
