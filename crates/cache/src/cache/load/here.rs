@@ -22,8 +22,8 @@ use crate::{
 };
 
 impl BlockingCache {
-    /// As [`Cache::get_or_set`]. The loader runs on the caller's thread, and so does a refresh: of the callers who meet a
-    /// stale value one loads, the others are served. The limits of the options do not apply.
+    /// As [`Cache::get_or_set`](crate::Cache::get_or_set). The loader runs on the caller's thread, and so does a refresh:
+    /// of the callers who meet a stale value one loads, the others are served. The limits of the options do not apply.
     ///
     /// # Errors
     /// As there.
@@ -36,7 +36,7 @@ impl BlockingCache {
         self.through(&key.into(), timeout.into(), false, |_| load())
     }
 
-    /// As [`Cache::get_or_load`].
+    /// As [`Cache::get_or_load`](crate::Cache::get_or_load).
     ///
     /// # Errors
     /// As there.
