@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chaos;
+mod clients;
 mod custom;
 mod dependencies;
 mod handles;
@@ -12,5 +13,7 @@ mod outage;
 mod page;
 mod processes;
 mod proxy;
+mod races;
 mod round_trips;
 mod stores;
+mod storm;
