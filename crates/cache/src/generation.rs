@@ -86,7 +86,7 @@ impl Generations {
         let until = self.millis(asked + BOUND);
         let _turn = part.learning.lock().unwrap_or_else(PoisonError::into_inner);
         // A slower reader must not prolong what a faster one has found to be over.
-        if until > part.until.load(Ordering::Relaxed) {
+        if until >= part.until.load(Ordering::Relaxed) {
             part.generation.store(generation.cast_unsigned(), Ordering::Relaxed);
             part.until.store(until, Ordering::Release);
         }
