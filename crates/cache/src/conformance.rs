@@ -6,6 +6,7 @@
 
 pub mod cases;
 pub mod server;
+pub mod simulation;
 
 use std::{sync::Arc, time::Duration};
 
