@@ -8,4 +8,5 @@ mod handles;
 mod levels;
 mod outage;
 mod page;
+mod simulation;
 mod stores;
