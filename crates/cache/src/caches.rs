@@ -145,6 +145,7 @@ pub struct CachesBuilder {
     clock: Clock,
     database_url: Option<String>,
     observers: Vec<Box<dyn Observer>>,
+    takes_stores_as_given: bool,
 }
 
 impl CachesBuilder {
@@ -194,6 +195,14 @@ impl CachesBuilder {
         self
     }
 
+    /// Puts nothing before the stores, and leaves their maintenance to the caller: for simulations, in which nothing
+    /// happens by itself.
+    #[cfg(feature = "conformance")]
+    pub(crate) fn stores_as_given(mut self) -> Self {
+        self.takes_stores_as_given = true;
+        self
+    }
+
     /// Builds the table. Does not need the stores to answer: a site starts while its memcached is down.
     ///
     /// # Errors
@@ -223,7 +232,7 @@ impl CachesBuilder {
         let table = Arc::new(table);
         let needs_care =
             |capabilities: &Capabilities| capabilities.blocking || capabilities.sharing != Sharing::Process;
-        if table.values().any(|(_, cache)| needs_care(cache.capabilities())) {
+        if !self.takes_stores_as_given && table.values().any(|(_, cache)| needs_care(cache.capabilities())) {
             keep_maintained(Arc::downgrade(&table));
         }
         Ok(Caches(table))
@@ -232,7 +241,8 @@ impl CachesBuilder {
     fn store(&self, context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsError> {
         if let Some(make) = self.factories.get(&context.settings.backend) {
             let store = make(context)?;
-            return Ok(if store.capabilities().blocking { guarded(context, store) } else { store });
+            let needs_guard = store.capabilities().blocking && !self.takes_stores_as_given;
+            return Ok(if needs_guard { guarded(context, store) } else { store });
         }
         match context.settings.backend.as_str() {
             "locmem" => locmem(context),

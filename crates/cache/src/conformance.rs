@@ -9,6 +9,7 @@
 pub mod cases;
 pub mod chaos;
 pub mod server;
+pub mod simulation;
 
 use std::{sync::Arc, time::Duration};
 

@@ -15,5 +15,6 @@ mod processes;
 mod proxy;
 mod races;
 mod round_trips;
+mod simulation;
 mod stores;
 mod storm;
