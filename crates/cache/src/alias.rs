@@ -13,7 +13,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    find::{Found, Hit, State},
+    find::{Copies, Found, Hit, State},
     ticket::{Basis, Claim, Claimed, Finished, Tickets},
 };
 use crate::{
@@ -100,6 +100,26 @@ impl Alias {
         result
     }
 
+    /// Replaces an entry, if it still is as it was found, by another one of its generation.
+    #[cfg(feature = "page")]
+    pub(crate) fn replace_found(
+        &self,
+        key: &Key<'_>,
+        version: i64,
+        seen: &Value,
+        content: &Content,
+        keep: &Keep,
+    ) -> Result<bool> {
+        let final_key = self.keys.final_key(key, version)?;
+        let (Some(until), Some(old)) = (self.until(keep), self.envelope(seen)) else { return Ok(false) };
+        let value = self.seal(content, keep, until, old.generation);
+        let replaced = self.store.replace(&final_key, seen, &value, until.kept)?;
+        if replaced {
+            self.stored(key, &value, until.kept, keep);
+        }
+        Ok(replaced)
+    }
+
     /// Removes what a value should have replaced that could not even be made ready.
     pub(crate) fn put_failed(&self, key: &Key<'_>, version: i64, error: Error) -> Error {
         let deleted = self.keys.final_key(key, version).and_then(|final_key| self.store.delete(&final_key));
@@ -111,7 +131,7 @@ impl Alias {
     pub(crate) fn add(&self, key: &Key<'_>, version: i64, content: &Content, keep: &Keep) -> Result<bool> {
         let final_key = self.keys.final_key(key, version)?;
         let Some(until) = self.until(keep) else {
-            return Ok(!matches!(self.find(key, version, &[])?.state, State::Fresh(_)));
+            return Ok(!matches!(self.find(key, version, &[], Copies::WillNot)?.state, State::Fresh(_)));
         };
         // Read anew: two callers who take each other's entry for one of an older generation would both store.
         let generation = match self.capabilities.stores {
@@ -124,7 +144,7 @@ impl Alias {
             if !matches!(added, Ok(false)) {
                 break;
             }
-            let found = self.find(key, version, &[])?;
+            let found = self.find(key, version, &[], Copies::WillNot)?;
             added = match (found.state, found.seen) {
                 (State::Fresh(_), _) => return Ok(false),
                 (State::Missing(MissReason::Unavailable), _) => Err(self.unavailable()),
@@ -170,7 +190,7 @@ impl Alias {
     pub(crate) fn touch(&self, key: &Key<'_>, version: i64, timeout: Timeout) -> Result<bool> {
         let final_key = self.keys.final_key(key, version)?;
         for _ in 0..MAX_ROUNDS {
-            let found = self.find(key, version, &[])?;
+            let found = self.find(key, version, &[], Copies::WillNot)?;
             let State::Fresh(hit) = found.state else {
                 return match found.state {
                     State::Missing(MissReason::Unavailable) => Err(self.unavailable()),
@@ -315,7 +335,7 @@ impl Alias {
         let final_key = self.keys.final_key(key, version)?;
         match self.store.incr(&final_key, delta) {
             Ok(sum) => sum.ok_or_else(|| not_found(key)),
-            Err(error @ Error::NotACounter { .. }) => match self.find(key, version, &[])?.state {
+            Err(error @ Error::NotACounter { .. }) => match self.find(key, version, &[], Copies::WillNot)?.state {
                 // Nothing but the ticket of somebody who loads the first value.
                 State::Missing(_) => Err(not_found(key)),
                 _ => Err(error),
@@ -347,7 +367,7 @@ impl Alias {
 
     /// Returns how long an entry will be served; `Some(None)` if it does not expire.
     pub(crate) fn ttl(&self, key: &Key<'_>, version: i64) -> Result<Option<Option<Duration>>> {
-        let found = self.find(key, version, &[])?;
+        let found = self.find(key, version, &[], Copies::WillNot)?;
         let State::Fresh(hit) = found.state else { return Ok(None) };
         Ok(Some(hit.fresh_end().remaining(self.clock.now())))
     }
@@ -483,7 +503,9 @@ struct Until {
 fn check_tags(names: &[String]) -> Result<()> {
     let invalid = |name: &str, reason: String| Err(Error::InvalidKey { key: name.to_owned(), reason });
     match names.iter().find(|name| name.len() > MAX_TAG_BYTES) {
-        Some(name) => invalid(&name[..32.min(name.len())], format!("a tag has at most {MAX_TAG_BYTES} bytes")),
+        Some(name) => {
+            invalid(&name.chars().take(32).collect::<String>(), format!("a tag has at most {MAX_TAG_BYTES} bytes"))
+        }
         None if names.len() > MAX_TAGS => {
             invalid(&names[0], format!("an entry carries at most {MAX_TAGS} tags; use one for the whole list"))
         }

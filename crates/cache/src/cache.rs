@@ -18,14 +18,17 @@ mod blocking;
 mod load;
 mod turn;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
 use crate::{
-    alias::{Alias, Found},
+    alias::{Alias, Copies, Found},
     backend::{Capabilities, Stats},
     codec::{self, Content, Format},
     envelope::Codec,
@@ -172,9 +175,10 @@ impl Cache {
     ) -> Result<HashMap<String, T>> {
         let names = owned(keys);
         let asked = names.clone();
+        let copies = Copies::for_caller();
         let find = move |cache: &BlockingCache| {
             let keys: Vec<Key<'_>> = asked.iter().map(Key::from).collect();
-            cache.find_many(&keys)
+            cache.find_many(&keys, copies)
         };
         let found = match self.try_run(find).await {
             Err(Error::Overloaded { .. }) => return Ok(HashMap::new()),
@@ -357,10 +361,7 @@ impl Cache {
     /// # Errors
     /// As there.
     pub async fn clear(&self) -> Result<()> {
-        if !self.capabilities().blocking {
-            return self.blocking.clear();
-        }
-        self.run_to_end(BlockingCache::clear).await
+        self.run(BlockingCache::clear).await
     }
 
     /// As [`BlockingCache::clear_prefix`].
@@ -368,7 +369,7 @@ impl Cache {
     /// # Errors
     /// As there.
     pub async fn clear_prefix(&self) -> Result<()> {
-        self.run_to_end(BlockingCache::clear_prefix).await
+        self.run_in_pool(BlockingCache::clear_prefix).await
     }
 
     /// As [`BlockingCache::stats`].
@@ -379,6 +380,11 @@ impl Cache {
         self.try_run(BlockingCache::stats).await
     }
 
+    pub(crate) fn alias_handle(&self) -> Weak<Alias> {
+        Arc::downgrade(&self.blocking.alias)
+    }
+
+    #[cfg(feature = "conformance")]
     pub(crate) fn maintain(&self) {
         self.blocking.alias.maintain();
     }
@@ -394,16 +400,15 @@ impl Cache {
         if !self.capabilities().blocking {
             return self.blocking.find(key);
         }
-        let asked = key.clone().into_owned();
-        match self.try_run(move |cache| cache.find(&asked)).await {
+        let (asked, copies) = (key.clone().into_owned(), Copies::for_caller());
+        match self.try_run(move |cache| cache.find_with(&asked, copies)).await {
             Err(error) if error.is_outage() => Ok(Found::unavailable()),
             found => found,
         }
     }
 
-    /// Runs what must happen, however long the queue is: whatever leaves the old value of a key behind if it does not.
-    ///
-    /// What takes longer than the deadline goes on without its caller, who is told that the store does not answer.
+    /// Runs what must happen, however long the queue is and however long it takes: whatever leaves the old value of a key
+    /// behind if it does not. Its caller is not told that it failed while it may still be under way.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
@@ -411,14 +416,10 @@ impl Cache {
         if !self.capabilities().blocking {
             return operation(&self.blocking);
         }
-        let deadline = self.blocking.alias.deadline;
-        let slow = format!("it took longer than {} ms; the operation goes on", deadline.as_millis());
-        let done = tokio::time::timeout(deadline, self.run_to_end(operation)).await;
-        done.unwrap_or_else(|_| Err(Error::unavailable(format!("cache {}", self.alias()), slow)))
+        self.run_in_pool(operation).await
     }
 
-    /// Runs what takes as long as it takes.
-    async fn run_to_end<R: Send + 'static>(
+    async fn run_in_pool<R: Send + 'static>(
         &self,
         operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
     ) -> Result<R> {
@@ -427,7 +428,7 @@ impl Cache {
         done.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
     }
 
-    /// Runs what may be left out when too much waits already.
+    /// Runs what may be left out when too much waits already, or it takes longer than the deadline.
     pub(crate) async fn try_run<R: Send + 'static>(
         &self,
         operation: impl FnOnce(&BlockingCache) -> Result<R> + Send + 'static,
@@ -442,7 +443,10 @@ impl Cache {
             drop(permit);
             result
         };
-        self.run(guarded).await
+        let deadline = self.blocking.alias.deadline;
+        let slow = format!("it took longer than {} ms; the operation goes on", deadline.as_millis());
+        let done = tokio::time::timeout(deadline, self.run_in_pool(guarded)).await;
+        done.unwrap_or_else(|_| Err(Error::unavailable(format!("cache {}", self.alias()), slow)))
     }
 }
 

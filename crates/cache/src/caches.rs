@@ -233,7 +233,7 @@ impl CachesBuilder {
         let needs_care =
             |capabilities: &Capabilities| capabilities.blocking || capabilities.sharing != Sharing::Process;
         if !self.takes_stores_as_given && table.values().any(|(_, cache)| needs_care(cache.capabilities())) {
-            keep_maintained(Arc::downgrade(&table));
+            keep_maintained(table.values().map(|(_, cache)| cache.alias_handle()).collect());
         }
         Ok(Caches(table))
     }
@@ -292,13 +292,16 @@ impl fmt::Debug for CachesBuilder {
 
 type Table = BTreeMap<String, (AliasSettings, Cache)>;
 
-/// Maintains the stores until the last handle on the table is gone.
-fn keep_maintained(table: Weak<Table>) {
+/// Maintains the aliases until the last handle on any of them is gone.
+fn keep_maintained(aliases: Vec<Weak<Alias>>) {
     let maintain = move || {
         loop {
             thread::sleep(MAINTENANCE_INTERVAL);
-            let Some(table) = table.upgrade() else { return };
-            table.values().for_each(|(_, cache)| cache.maintain());
+            let alive: Vec<Arc<Alias>> = aliases.iter().filter_map(Weak::upgrade).collect();
+            if alive.is_empty() {
+                return;
+            }
+            alive.iter().for_each(|alias| alias.maintain());
         }
     };
     if let Err(error) = thread::Builder::new().name("larder-cache".to_owned()).spawn(maintain) {

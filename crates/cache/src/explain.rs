@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    alias::{Alias, State},
+    alias::{Alias, Copies, State},
     clock::Timestamp,
     envelope::Codec,
     error::Result,
@@ -95,7 +95,7 @@ pub struct TagFacts {
 impl Alias {
     pub(crate) fn explain(&self, key: &Key<'_>, version: i64) -> Result<Explanation> {
         let final_key = self.keys.final_key(key, version)?;
-        let found = self.find(key, version, &[])?;
+        let found = self.find(key, version, &[], Copies::WillNot)?;
         let now = self.clock.now();
         let invalidated = self.journal.last_invalidation(key);
         let stored = self.journal.last_stored(key);

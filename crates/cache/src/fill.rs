@@ -190,6 +190,11 @@ pub(crate) fn is_loading(key: &str) -> bool {
     in_task.unwrap_or(false) || LOADING_HERE.with_borrow(|keys| keys.iter().any(|loading| loading == key))
 }
 
+/// Tells whether the task or thread that asks is loading anything.
+pub(crate) fn is_loading_any() -> bool {
+    LOADING.try_with(|keys| !keys.is_empty()).unwrap_or(false) || LOADING_HERE.with_borrow(|keys| !keys.is_empty())
+}
+
 /// Makes a task know what it loads, beside what the task knows that started it.
 pub(crate) fn loading<F: Future>(load: F, keys: impl IntoIterator<Item = String>) -> TaskLocalFuture<Vec<String>, F> {
     let mut all = LOADING.try_with(Clone::clone).unwrap_or_default();

@@ -216,8 +216,9 @@ impl<T> Load<T> {
         self.old.as_ref().map(|(_, since)| *since)
     }
 
-    /// Returns the stale value for the loader to return: its source says that it has not changed.
+    /// Returns the stale value for the loader to return: its source says that it has not changed. It keeps its tags.
     pub fn not_modified(self) -> Option<T> {
+        self.choices.lock().is_unchanged = self.old.is_some();
         self.old.map(|(value, _)| value)
     }
 
@@ -253,6 +254,8 @@ pub(crate) struct Chosen {
     pub(crate) timeout: Option<Timeout>,
     pub(crate) options: Option<LoadOptions>,
     pub(crate) do_not_store: bool,
+    /// Whether the value is the old one.
+    pub(crate) is_unchanged: bool,
 }
 
 impl Choices {

@@ -94,7 +94,8 @@ pub struct AliasSettings {
     pub near: Option<NearSettings>,
     /// Values longer than this are compressed, in bytes; `None` for never.
     pub compress_above: Option<usize>,
-    /// How long async code waits for a store that blocks; two seconds unless set.
+    /// How long async code waits for a store that blocks before it goes on without; two seconds unless set. An
+    /// invalidation waits to its end.
     pub deadline: Duration,
     /// What the backend alone understands.
     pub options: Table,

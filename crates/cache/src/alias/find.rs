@@ -16,6 +16,7 @@ use crate::{
     envelope::{Envelope, TagList},
     error::Result,
     events::MissReason,
+    fill,
     key::Key,
     timeout::Expiry,
 };
@@ -28,6 +29,21 @@ pub(crate) struct Found {
     pub(crate) seen: Option<Value>,
     /// How long it took, if anybody wants to know.
     pub(crate) took: Option<Duration>,
+}
+
+/// Whether a copy will do that may be as old as the settings allow. It will not for those who make something of it that
+/// is stored: that would be old for much longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Copies {
+    Will,
+    WillNot,
+}
+
+impl Copies {
+    /// Says what the task or thread that asks needs.
+    pub(crate) fn for_caller() -> Self {
+        if fill::is_loading_any() { Copies::WillNot } else { Copies::Will }
+    }
 }
 
 #[derive(Debug)]
@@ -102,11 +118,14 @@ impl Hit {
 
 impl Alias {
     /// Looks a key up. `hints` are tags that the entry is expected to carry: they are read in the same round trip.
-    pub(crate) fn find(&self, key: &Key<'_>, version: i64, hints: &[String]) -> Result<Found> {
+    /// `copies` says whether a copy is good enough.
+    pub(crate) fn find(&self, key: &Key<'_>, version: i64, hints: &[String], copies: Copies) -> Result<Found> {
         let started = self.journal.times_look_ups(self.capabilities.blocking).then(Instant::now);
         let final_key = self.keys.final_key(key, version)?;
         let part = self.store.part_of(&final_key);
-        if let Some(found) = self.find_near(key, &final_key, part)? {
+        if copies == Copies::Will
+            && let Some(found) = self.find_near(key, &final_key, part)?
+        {
             return Ok(Found { took: started.map(|started| started.elapsed()), ..found });
         }
         let mut batch = Batch::begun(self.near.as_ref());
@@ -128,12 +147,21 @@ impl Alias {
     }
 
     /// Looks several keys up, in one round trip for all of them and one for their tags.
-    pub(crate) fn find_many(&self, keys: &[Key<'_>], version: i64, hints: &[String]) -> Result<Vec<Found>> {
+    pub(crate) fn find_many(
+        &self,
+        keys: &[Key<'_>],
+        version: i64,
+        hints: &[String],
+        copies: Copies,
+    ) -> Result<Vec<Found>> {
         let started = self.journal.times_look_ups(self.capabilities.blocking).then(Instant::now);
         let final_keys = self.final_keys(keys, version)?;
         let mut found: Vec<Option<Found>> = Vec::with_capacity(keys.len());
         for (key, final_key) in keys.iter().zip(&final_keys) {
-            found.push(self.find_near(key, final_key, self.store.part_of(final_key))?);
+            found.push(match copies {
+                Copies::Will => self.find_near(key, final_key, self.store.part_of(final_key))?,
+                Copies::WillNot => None,
+            });
         }
         let away: Vec<usize> = (0..keys.len()).filter(|position| found[*position].is_none()).collect();
         let mut batch = Batch::begun(self.near.as_ref());

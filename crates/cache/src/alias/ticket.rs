@@ -16,7 +16,7 @@ use super::{Alias, Found, Keep, State};
 use crate::{
     backend::{Replacement, Sharing, Value},
     codec::Content,
-    envelope::{Envelope, TagList, TagVersion, Ticket},
+    envelope::{Envelope, MAX_TAGS, TagList, TagVersion, Ticket},
     error::Result,
     events::{MissReason, What},
     key::Key,
@@ -79,9 +79,16 @@ pub(crate) struct Basis {
     given: usize,
     /// The mark that every invalidation of a tag changes; only read where tags may be found out.
     any_tag: Option<u64>,
+    /// The tags of the value that is about to be replaced.
+    old_tags: Vec<String>,
 }
 
 impl Basis {
+    /// Returns the tags of the value that is about to be replaced.
+    pub(crate) fn old_tags(&self) -> &[String] {
+        &self.old_tags
+    }
+
     /// Returns the versions of the tags that were known beforehand.
     #[cfg(feature = "page")]
     pub(crate) fn known(&self) -> &[TagVersion] {
@@ -93,6 +100,8 @@ impl Basis {
 #[derive(Debug)]
 pub(crate) enum Finished {
     Kept,
+    /// It is not stored: it has expired already.
+    NotKept,
     /// It is not stored: something was invalidated while it was loaded.
     Overtaken,
 }
@@ -164,6 +173,10 @@ impl Alias {
 
     /// Makes a ticket for a key that was looked up; `None` if there is one.
     fn ticket_for(&self, final_key: &str, found: &Found, has_fallback: bool) -> Result<Option<(Held, u64)>> {
+        // Nothing is known against an entry whose tags could not be read.
+        if matches!(found.state, State::Missing(MissReason::Unavailable)) {
+            return Err(self.unavailable());
+        }
         let now = self.clock.now();
         let old = found.seen.as_ref().and_then(|seen| self.envelope(seen));
         // Beside a value that an invalidation stands against, a ticket is for a load that comes to nothing.
@@ -211,12 +224,21 @@ impl Alias {
         }
         let mut names = tags.to_vec();
         let mut any_tag = None;
+        let mut old_tags = Vec::new();
         if may_discover {
-            let last = claim.and_then(|claim| self.tickets.discovered().get(&claim.final_key).cloned());
-            names.extend(last.into_iter().flatten().filter(|name| !tags.contains(name)));
+            if let Some(claim) = claim {
+                let held = lock(&claim.held);
+                old_tags = held.envelope.tags.iter().map(|(name, _)| name.to_owned()).collect();
+                let last = self.tickets.discovered().get(&claim.final_key).cloned();
+                for name in last.iter().flatten().chain(&old_tags) {
+                    if !names.contains(name) {
+                        names.push(name.clone());
+                    }
+                }
+            }
             any_tag = Some(self.any_tag()?);
         }
-        Ok(Basis { known: self.tag_versions(&names)?, given: tags.len(), any_tag })
+        Ok(Basis { known: self.tag_versions(&names)?, given: tags.len(), any_tag, old_tags })
     }
 
     /// Stores a loaded value in the place of its ticket.
@@ -236,7 +258,7 @@ impl Alias {
         let keep = Keep { tags, ..keep };
         let Some(until) = self.until(&keep) else {
             self.release(claim, None)?;
-            return Ok(Finished::Kept);
+            return Ok(Finished::NotKept);
         };
         let key = claim.key.clone();
         let (replaced, value) = {
@@ -273,7 +295,7 @@ impl Alias {
         let Some(until) = self.until(&keep) else {
             let count = claims.len();
             self.release_many(claims.into_iter().map(|(claim, _)| claim).collect())?;
-            return Ok((0..count).map(|_| Finished::Kept).collect());
+            return Ok((0..count).map(|_| Finished::NotKept).collect());
         };
         let held: Vec<MutexGuard<'_, Held>> = claims.iter().map(|(claim, _)| self.tickets.give_back(claim)).collect();
         let sealed = claims.iter().zip(&held);
@@ -290,17 +312,20 @@ impl Alias {
                 expiry: until.kept,
             })
             .collect();
-        let replaced = self.store.replace_many(&items)?;
-        let finished = claims.iter().zip(&values).zip(replaced).map(|(((claim, _), value), replaced)| {
-            if replaced {
-                self.stored(&claim.key, value, until.kept, &keep);
-                Finished::Kept
-            } else {
-                self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
-                Finished::Overtaken
+        let replaced = self.store.replace_many(&items);
+        let mut finished = Vec::with_capacity(claims.len());
+        for (position, (claim, _)) in claims.iter().enumerate() {
+            if replaced.as_ref().is_ok_and(|replaced| replaced.get(position) == Some(&true)) {
+                self.stored(&claim.key, &values[position], until.kept, &keep);
+                finished.push(Finished::Kept);
+                continue;
             }
-        });
-        Ok(finished.collect())
+            self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
+            finished.push(Finished::Overtaken);
+            // It may also be too large: then its ticket is still there, and must not keep others waiting.
+            let _ = self.release_held(&claim.final_key, &held[position], None);
+        }
+        replaced.map(|_| finished)
     }
 
     pub(crate) fn release_many(&self, claims: Vec<Claim>) -> Result<()> {
@@ -311,7 +336,7 @@ impl Alias {
 
     /// Returns the versions that a loaded value's tags had before it was loaded; `None` if that cannot be told.
     fn tags_for(&self, claim: &Claim, basis: Basis, discovered: Vec<String>) -> Result<Option<Vec<TagVersion>>> {
-        let Basis { known, given, any_tag } = basis;
+        let Basis { known, given, any_tag, .. } = basis;
         let (given, foreseen) = known.split_at(given.min(known.len()));
         let mut tags = given.to_vec();
         let mut unforeseen = Vec::new();
@@ -326,6 +351,9 @@ impl Alias {
         }
         if !discovered.is_empty() {
             self.tickets.discovered_for(&claim.final_key, discovered);
+        }
+        if tags.len() + unforeseen.len() > MAX_TAGS {
+            return Ok(None);
         }
         if unforeseen.is_empty() {
             return Ok(Some(tags));

@@ -208,13 +208,15 @@ impl Store {
         }
     }
 
-    /// Drops the share of the entries that were used least recently.
+    /// Drops the share of the entries that were used least recently. Numbers that never expire go last: tags and
+    /// generations among them, whose loss makes everything stale that carries them.
     fn cull(&self) {
-        let mut stamps: Vec<u64> = self
-            .shards
-            .iter()
-            .flat_map(|shard| lock(shard).values().map(|slot| slot.used).collect::<Vec<_>>())
-            .collect();
+        let rank = |slot: &Slot| {
+            let is_mark = matches!(slot.entry, Entry { value: Value::Integer(_), expiry: Expiry::Never });
+            (is_mark, slot.used)
+        };
+        let mut stamps: Vec<(bool, u64)> =
+            self.shards.iter().flat_map(|shard| lock(shard).values().map(rank).collect::<Vec<_>>()).collect();
         let share = match self.options.cull_frequency {
             0 => stamps.len(),
             frequency => (stamps.len() / frequency).max(1),
@@ -224,7 +226,7 @@ impl Store {
         }
         let (_, first_kept, _) = stamps.select_nth_unstable(share);
         let first_kept = *first_kept;
-        self.keep_only(|slot| slot.used >= first_kept);
+        self.keep_only(|slot| rank(slot) >= first_kept);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copies in this process's memory of what lies in a shared store, for a stated time.
 //!
 //! What other processes invalidate is served for so long at most; what this process changes or invalidates it sees at
-//! once. Only look-ups read copies: a load compares itself with the store, so a copy never makes an old value look new.
+//! once. Only look-ups read copies, and not those of a loader: what is stored is never made of a copy.
 //! Missing keys and counters are not copied.
 
 use std::{

@@ -7,8 +7,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{as_hit, into_bytes, negated, owned};
 use crate::{
-    alias::{Alias, Found, Hit, Keep},
-    backend::Stats,
+    alias::{Alias, Copies, Found, Hit, Keep},
+    backend::{Stats, Value},
     codec::{self, Content, Format},
     envelope::Codec,
     error::{Causes, Error, Result},
@@ -124,7 +124,7 @@ impl BlockingCache {
     ) -> Result<HashMap<String, T>> {
         let names = owned(keys);
         let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
-        let found = self.find_many(&keys)?;
+        let found = self.find_many(&keys, Copies::for_caller())?;
         Ok(self.finish_get_many(names, found))
     }
 
@@ -329,11 +329,15 @@ impl BlockingCache {
     }
 
     pub(crate) fn find(&self, key: &Key<'_>) -> Result<Found> {
-        self.alias.find(key, self.key_version(), &self.scope.tags)
+        self.find_with(key, Copies::for_caller())
     }
 
-    pub(super) fn find_many(&self, keys: &[Key<'_>]) -> Result<Vec<Found>> {
-        self.alias.find_many(keys, self.key_version(), &self.scope.tags)
+    pub(super) fn find_with(&self, key: &Key<'_>, copies: Copies) -> Result<Found> {
+        self.alias.find(key, self.key_version(), &self.scope.tags, copies)
+    }
+
+    pub(super) fn find_many(&self, keys: &[Key<'_>], copies: Copies) -> Result<Vec<Found>> {
+        self.alias.find_many(keys, self.key_version(), &self.scope.tags, copies)
     }
 
     /// Reads what was found, and counts it.
@@ -406,6 +410,12 @@ impl BlockingCache {
     #[cfg(feature = "page")]
     pub(crate) fn put_kept(&self, key: &Key<'_>, content: &Content, keep: &Keep) -> Result<()> {
         self.alias.put(key, self.key_version(), content, keep)
+    }
+
+    /// Replaces an entry, if it still is as it was found, by another one of its generation.
+    #[cfg(feature = "page")]
+    pub(crate) fn replace_kept(&self, key: &Key<'_>, seen: &Value, content: &Content, keep: &Keep) -> Result<bool> {
+        self.alias.replace_found(key, self.key_version(), seen, content, keep)
     }
 
     pub(super) fn add_content(&self, key: &Key<'_>, content: &Content, timeout: Timeout) -> Result<bool> {

@@ -149,7 +149,11 @@ impl BlockingCache {
         let chosen_timeout = chosen.timeout.unwrap_or(wanted.timeout);
         let timeout = options.absent_timeout.filter(|_| codec::is_none(&content)).unwrap_or(chosen_timeout);
         let keep = Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, tags: Vec::new(), cost };
-        if let Err(error) = loading.keep(&content, keep, basis, chosen.tags.clone()) {
+        let mut tags = chosen.tags.clone();
+        if chosen.is_unchanged {
+            tags.extend(basis.old_tags().iter().cloned());
+        }
+        if let Err(error) = loading.keep(&content, keep, basis, tags) {
             self.pass_by(&wanted.key, &error);
         }
     }

@@ -54,6 +54,8 @@ pub(crate) struct Queue {
     deadline: Instant,
     pause: Duration,
     rounds: usize,
+    /// How often the key was not as it had been found.
+    changes: usize,
 }
 
 /// What a caller shall do before the next look.
@@ -68,7 +70,7 @@ impl Queue {
         // A wait beyond what the clock can say is a day.
         let now = Instant::now();
         let deadline = now.checked_add(max_wait).unwrap_or(now + Duration::from_secs(86_400));
-        Queue { final_key, fill: None, is_futile: false, deadline, pause: FIRST_PAUSE, rounds: 0 }
+        Queue { final_key, fill: None, is_futile: false, deadline, pause: FIRST_PAUSE, rounds: 0, changes: 0 }
     }
 
     #[cfg(feature = "page")]
@@ -121,7 +123,10 @@ impl Queue {
                 let loading = Loading { cache: cache.clone(), claim: Some(claim), fill: self.fill.take() };
                 Then::Step(Step::Load(Box::new(loading)))
             }
-            Ok(Claimed::Changed) if !left.is_zero() => Then::Step(Step::Look),
+            Ok(Claimed::Changed) if !left.is_zero() && self.changes < MAX_ROUNDS => {
+                self.changes += 1;
+                Then::Step(Step::Look)
+            }
             Ok(Claimed::Held) if patience == Patience::Hurries => {
                 self.leave();
                 Then::Step(Step::Held)
@@ -137,9 +142,8 @@ impl Queue {
                 Then::Step(Step::Alone)
             }
             Err(_) => {
-                if let Some(fill) = self.fill.take() {
-                    fill.end(Outcome::NotKept);
-                }
+                // The store may be back in a moment: nobody shall remember this.
+                self.fill = None;
                 Then::Step(Step::Alone)
             }
         }
@@ -268,7 +272,7 @@ impl Loading {
         self.end(match &finished {
             Ok(Finished::Kept) => Outcome::Kept,
             Ok(Finished::Overtaken) => Outcome::Again,
-            Err(_) => Outcome::NotKept,
+            Ok(Finished::NotKept) | Err(_) => Outcome::NotKept,
         });
         finished
     }
@@ -308,6 +312,7 @@ impl Loading {
             let Some(fill) = fill else { continue };
             fill.end(match finished.as_ref().map(|finished| finished.get(position)) {
                 Ok(Some(Finished::Kept)) => Outcome::Kept,
+                Ok(Some(Finished::NotKept)) => Outcome::NotKept,
                 Ok(_) => Outcome::Again,
                 Err(_) => Outcome::NotKept,
             });

@@ -3,13 +3,10 @@
 //! Every part is written with its length in front, and an absent header is told from an empty one, so no two
 //! requests share a page because of what stands where. The target is taken raw, as it was sent.
 
-use actix_web::{
-    dev::ServiceRequest,
-    http::header::{HeaderMap, HeaderName},
-};
+use actix_web::{dev::ServiceRequest, http::header::HeaderMap};
 use sha2::{Digest, Sha256};
 
-use super::policy::request;
+use super::{policy::request, stored::VaryList};
 use crate::key::{Key, Kind};
 
 /// The identity of a page without the headers it varies by.
@@ -38,9 +35,10 @@ impl PageId {
     }
 
     /// Returns the key of the variant for these request headers.
-    pub(super) fn variant_key(&self, names: &[HeaderName], headers: &HeaderMap) -> Key<'static> {
+    pub(super) fn variant_key(&self, list: &VaryList, headers: &HeaderMap) -> Key<'static> {
         let mut hasher = self.hasher.clone();
-        for name in names {
+        hasher.update(list.id.to_le_bytes());
+        for name in &list.names {
             add(&mut hasher, name.as_str().as_bytes());
             let values: Vec<_> = headers.get_all(name).collect();
             hasher.update((values.len() as u64).to_le_bytes());
@@ -57,7 +55,7 @@ fn add(hasher: &mut Sha256, part: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::test::TestRequest;
+    use actix_web::{http::header::HeaderName, test::TestRequest};
 
     use super::*;
 
@@ -72,8 +70,8 @@ mod tests {
 
     fn variant(fields: &[(&str, &str)]) -> Key<'static> {
         let request = request("/", fields);
-        let names = ["x-a", "x-b"].map(HeaderName::from_static);
-        PageId::of(&request, "").variant_key(&names, request.headers())
+        let names = ["x-a", "x-b"].map(HeaderName::from_static).to_vec();
+        PageId::of(&request, "").variant_key(&VaryList { id: 7, names }, request.headers())
     }
 
     #[test]

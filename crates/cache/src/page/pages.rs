@@ -27,15 +27,17 @@ use super::{
         request::{self, RequestRules, SessionCookies},
         response,
     },
-    stored::{Stored, StoredPage},
+    stored::{Stored, StoredPage, VaryList},
 };
 use crate::{
     BlockingCache, Cache, Caches, DEFAULT_MAX_WAIT, Key, Timeout,
     alias::{Basis, Finished, Found, Keep},
+    backend::Value,
     cache::{Loading, Patience, Queue, Step, into_bytes},
     codec::Content,
     envelope::Codec,
     error::{Error, Result},
+    tags,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -140,7 +142,7 @@ pub(super) struct Pending {
     cache: Cache,
     id: PageId,
     /// The headers that other variants of the page vary by.
-    varies: Vec<HeaderName>,
+    varies: Option<(VaryList, Value)>,
     started: Instant,
     /// The right to make the page while others wait for it, and what it must be compared with when it was made.
     loading: Option<(Box<Loading>, Basis)>,
@@ -208,7 +210,7 @@ impl Pages {
             rule: Rc::clone(rule),
             cache: cache.clone(),
             id,
-            varies: Vec::new(),
+            varies: None,
             started: Instant::now(),
             loading: None,
         };
@@ -343,37 +345,37 @@ impl Pending {
         };
         // One answer may name fewer headers than another one did: all of them tell the variants apart.
         let mut names = vary;
-        names.extend(self.varies.iter().cloned());
+        names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         let keep = Keep { timeout: Timeout::After(page.lifetime), cost: self.started.elapsed(), ..Keep::default() };
         let bytes = |bytes| Content::Payload(Codec::Bytes, bytes);
         let page = bytes(page.encode());
-        let variant = self.id.variant_key(&names, headers);
+        let list = VaryList { id: tags::random().map_err(|_| NotStored::Store)?, names };
+        let variant = self.id.variant_key(&list, headers);
         let main = self.id.key();
-        let list = bytes(Stored::encode_varies(&names));
-        let was_main = self.varies.is_empty();
-        let is_as_looked_up = names == self.varies;
+        let was = self.varies;
         let store = move |cache: &BlockingCache| {
-            if is_as_looked_up {
+            if was.as_ref().map_or(&[][..], |(was, _)| &was.names) == list.names {
                 return loading.keep(&page, keep, basis, Vec::new());
             }
             let of_variant = Keep { tags: basis.known().to_vec(), ..keep.clone() };
-            // The list first: if it was overtaken, so was the variant.
-            if was_main {
-                let finished = loading.keep(&list, keep, Basis::default(), Vec::new())?;
-                if matches!(finished, Finished::Overtaken) {
-                    return Ok(finished);
+            let list = bytes(list.encode());
+            // Nobody finds the variant before its list is there, and nobody ever if that is overtaken.
+            cache.put_kept(&variant, &page, &of_variant)?;
+            match was {
+                None => loading.keep(&list, keep, Basis::default(), Vec::new()),
+                Some((_, was)) => {
+                    loading.give_up();
+                    let replaced = cache.replace_kept(&main, &was, &list, &keep)?;
+                    Ok(if replaced { Finished::Kept } else { Finished::Overtaken })
                 }
-            } else {
-                cache.put_kept(&main, &list, &keep)?;
-                loading.give_up();
             }
-            cache.put_kept(&variant, &page, &of_variant).map(|()| Finished::Kept)
         };
         match self.cache.try_run(store).await {
             Ok(Finished::Kept) => Ok(()),
             Ok(Finished::Overtaken) => Err(NotStored::Overtaken),
+            Ok(Finished::NotKept) => Err(NotStored::NoLifetime),
             Err(Error::ValueTooLarge { .. }) => Err(NotStored::TooLarge),
             Err(_) => Err(NotStored::Store),
         }
@@ -386,20 +388,22 @@ struct Search {
     key: Key<'static>,
     /// `None` if the key cannot be used.
     found: Option<Found>,
-    /// The headers that the page varies by.
-    varies: Vec<HeaderName>,
+    /// The headers that the page varies by, and the entry that says so.
+    varies: Option<(VaryList, Value)>,
 }
 
 impl Search {
     async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
         let key = id.key();
         let found = cache.find(&key).await.ok();
-        let Some(Stored::Varies(varies)) = read(found.as_ref()) else {
-            return Search { key, found, varies: Vec::new() };
+        let list = match read(found.as_ref()) {
+            Some(Stored::Varies(list)) => found.as_ref().and_then(|found| found.seen.clone()).map(|seen| (list, seen)),
+            _ => None,
         };
-        let key = id.variant_key(&varies, headers);
+        let Some((list, seen)) = list else { return Search { key, found, varies: None } };
+        let key = id.variant_key(&list, headers);
         let found = cache.find(&key).await.ok();
-        Search { key, found, varies }
+        Search { key, found, varies: Some((list, seen)) }
     }
 
     /// Returns the page if it may still be used, and counts the look; a miss at the first only.

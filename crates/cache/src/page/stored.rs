@@ -26,7 +26,7 @@ const VARIES: u8 = 1;
 pub(super) enum Stored {
     Page(StoredPage),
     /// There are several pages, told apart by these headers of the request.
-    Varies(Vec<HeaderName>),
+    Varies(VaryList),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -71,22 +71,35 @@ impl StoredPage {
     }
 }
 
-impl Stored {
-    pub(super) fn encode_varies(names: &[HeaderName]) -> Bytes {
-        let names = names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(",");
-        let mut out = BytesMut::with_capacity(1 + names.len());
+/// The headers that a page varies by. Its variants carry the number of the list in their keys, so they end with it: a
+/// list that is stored anew leads to none of the old ones.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct VaryList {
+    pub(super) id: u64,
+    pub(super) names: Vec<HeaderName>,
+}
+
+impl VaryList {
+    pub(super) fn encode(&self) -> Bytes {
+        let names = self.names.iter().map(HeaderName::as_str).collect::<Vec<_>>().join(",");
+        let mut out = BytesMut::with_capacity(9 + names.len());
         out.put_u8(VARIES);
+        out.put_u64_le(self.id);
         out.put_slice(names.as_bytes());
         out.freeze()
     }
+}
 
+impl Stored {
     /// Reads what was stored; `None` if it is not a page of this version.
     pub(super) fn decode(mut stored: Bytes) -> Option<Self> {
         match stored.try_get_u8().ok()? {
             PAGE => decode_page(stored).map(Stored::Page),
             VARIES => {
+                let id = stored.try_get_u64_le().ok()?;
                 let names = std::str::from_utf8(&stored).ok()?;
-                names.split(',').map(|name| name.parse().ok()).collect::<Option<_>>().map(Stored::Varies)
+                let names = names.split(',').map(|name| name.parse().ok()).collect::<Option<_>>()?;
+                Some(Stored::Varies(VaryList { id, names }))
             }
             _ => None,
         }
@@ -135,7 +148,8 @@ mod tests {
     #[test]
     fn a_list_of_headers_reads_back() {
         let names = ["accept", "cookie"].map(HeaderName::from_static);
-        assert_eq!(Stored::decode(Stored::encode_varies(&names)), Some(Stored::Varies(names.to_vec())));
+        let list = VaryList { id: 7, names: names.to_vec() };
+        assert_eq!(Stored::decode(list.encode()), Some(Stored::Varies(list)));
     }
 
     proptest! {

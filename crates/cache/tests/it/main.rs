@@ -9,6 +9,7 @@ mod dependencies;
 mod handles;
 mod levels;
 mod loading;
+mod mishaps;
 mod outage;
 mod page;
 mod processes;

@@ -514,3 +514,64 @@ async fn a_page_that_cannot_be_stored_keeps_nobody_waiting_in_line() {
 async fn variants_are_each_made_once_when_the_cold_page_turns_out_to_have_them() {
     assert_eq!(runs_for_many(false, &["de", "en", "fr"]).await, 3);
 }
+
+/// A view whose answer, and the headers that it varies by, the test decides while it runs.
+#[actix_web::test]
+async fn a_variant_made_before_a_clearing_is_not_served_after_it() {
+    use std::{cell::RefCell, rc::Rc};
+    let (caches, _) = caches();
+    let data = Rc::new(RefCell::new("old"));
+    let clears = Rc::new(Cell::new(false));
+    let (read, clear, table) = (Rc::clone(&data), Rc::clone(&clears), caches.clone());
+    let route = web::get()
+        .to(move |request: HttpRequest| {
+            let value = *read.borrow();
+            if clear.take() {
+                // Somebody changes the data and clears the cache while this view is being made.
+                *read.borrow_mut() = "new";
+                table.default_cache().blocking().clear().unwrap();
+            }
+            let vary = if request.headers().contains_key("x-b") { "x-a, x-b" } else { "x-a" };
+            async move { HttpResponse::Ok().insert_header((VARY, vary)).body(value) }
+        })
+        .wrap(cache_page(300));
+    let app = init_service(App::new().route("/{tail:.*}", route).wrap(PageCache::new(caches.clone()))).await;
+    let body = async |fields: &[(&str, &str)]| {
+        String::from_utf8(read_body(get(&app, "/", fields).await).await.to_vec()).unwrap()
+    };
+    // The page varies by x-a; then one answer says that it varies by x-b too, and is overtaken by the clearing.
+    assert_eq!(body(&[("x-a", "1")]).await, "old");
+    clears.set(true);
+    assert_eq!(body(&[("x-a", "2"), ("x-b", "1")]).await, "old");
+    assert_eq!(body(&[("x-a", "2"), ("x-b", "1")]).await, "new");
+}
+
+#[actix_web::test]
+async fn a_variant_made_before_its_prefix_was_cleared_is_not_served_after_it() {
+    use std::{cell::RefCell, rc::Rc};
+    let caches = Caches::builder()
+        .alias("default", AliasSettings::from_address("default", "locmem://t07b").unwrap())
+        .build()
+        .unwrap();
+    let data = Rc::new(RefCell::new("old"));
+    let clears = Rc::new(Cell::new(false));
+    let (read, clear, table) = (Rc::clone(&data), Rc::clone(&clears), caches.clone());
+    let route = web::get()
+        .to(move |_: HttpRequest| {
+            let value = *read.borrow();
+            if clear.take() {
+                *read.borrow_mut() = "new";
+                table.default_cache().blocking().clear_prefix().unwrap();
+            }
+            async move { HttpResponse::Ok().insert_header((VARY, "x-a")).body(value) }
+        })
+        .wrap(cache_page(300));
+    let app = init_service(App::new().route("/{tail:.*}", route).wrap(PageCache::new(caches.clone()))).await;
+    let body = async |fields: &[(&str, &str)]| {
+        String::from_utf8(read_body(get(&app, "/", fields).await).await.to_vec()).unwrap()
+    };
+    clears.set(true);
+    assert_eq!(body(&[("x-a", "1")]).await, "old");
+    assert_eq!(body(&[("x-a", "2")]).await, "new");
+    assert_eq!(body(&[("x-a", "1")]).await, "new");
+}

@@ -119,7 +119,7 @@ impl Server {
         if !found.hit() || found.is_stale() {
             return None;
         }
-        let value = decode(found.value?, found.client_flags.unwrap_or(0))?;
+        let value = decode(found.value?, found.client_flags.unwrap_or(0));
         let expiry = match found.item.ttl.and_then(|seconds| u64::try_from(seconds).ok()) {
             Some(seconds) => Expiry::At(self.clock.now().saturating_add(Duration::from_secs(seconds))),
             None => Expiry::Never,
@@ -139,7 +139,7 @@ impl Server {
         if !found.hit() || found.is_stale() {
             return Ok(None);
         }
-        let stored = found.value.and_then(|payload| decode(payload, found.client_flags.unwrap_or(0)));
+        let stored = found.value.map(|payload| decode(payload, found.client_flags.unwrap_or(0)));
         match found.item.cas {
             _ if stored.as_ref() != Some(value) => Ok(None),
             None | Some(0) => Err(Error::unavailable(&self.label, WITHOUT_CAS)),

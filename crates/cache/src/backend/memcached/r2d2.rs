@@ -254,7 +254,7 @@ impl Server {
 
     fn entry(&self, (payload, flags, _): Item) -> Option<Entry> {
         let expiry = expiry_in(flags);
-        let value = decode(payload, flags & KIND_FLAGS)?;
+        let value = decode(payload, flags & KIND_FLAGS);
         (!expiry.has_passed(self.clock.now())).then_some(Entry { value, expiry })
     }
 

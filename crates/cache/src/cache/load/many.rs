@@ -18,7 +18,7 @@ use super::{
     task::joined,
 };
 use crate::{
-    alias::{Basis, Found, Keep, State},
+    alias::{Basis, Copies, Found, Keep, State},
     codec::{self, Content},
     error::Result,
     events::What,
@@ -87,7 +87,8 @@ impl Cache {
         let mut is_first = true;
         while !wanted.is_empty() {
             let asked = wanted.clone();
-            let found = self.try_run(move |cache| cache.find_names(&asked)).await;
+            let copies = Copies::for_caller();
+            let found = self.try_run(move |cache| cache.find_names(&asked, copies)).await;
             let looked = self.blocking.look_at::<T>(wanted, found, is_first);
             is_first = false;
             values.extend(looked.values);
@@ -180,12 +181,12 @@ impl BlockingCache {
         E: Display + Send + Sync + 'static,
     {
         let timeout = timeout.into();
-        let deadline = Instant::now() + self.max_wait();
+        let mut deadline = Instant::now() + self.max_wait();
         let mut wanted = distinct(owned(keys));
         let mut values = HashMap::new();
         let mut is_first = true;
         while !wanted.is_empty() {
-            let found = self.find_names(&wanted);
+            let found = self.find_names(&wanted, Copies::for_caller());
             let looked = self.look_at::<T>(wanted, found, is_first);
             is_first = false;
             values.extend(looked.values);
@@ -206,7 +207,10 @@ impl BlockingCache {
                 values.extend(self.load_here_many(loadings, timeout, &load)?);
             }
             for flight in &flights {
-                flight.wait_blocking(deadline.saturating_duration_since(Instant::now()));
+                // A load that only this thread can go on with, or that takes too long: then without it.
+                if flight.wait_blocking(deadline.saturating_duration_since(Instant::now())).is_none() {
+                    deadline = Instant::now();
+                }
             }
             if held.len() > flights.len() {
                 self.alias.clock.sleep(PAUSE);
@@ -254,9 +258,9 @@ impl BlockingCache {
         self.load_options_or_default().max_wait.min(Duration::from_secs(86_400))
     }
 
-    fn find_names(&self, names: &[String]) -> Result<Vec<Found>> {
+    fn find_names(&self, names: &[String], copies: Copies) -> Result<Vec<Found>> {
         let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
-        self.find_many(&keys)
+        self.find_many(&keys, copies)
     }
 
     /// Parts what is there from what is missing, and counts it at the first look.
@@ -340,7 +344,7 @@ impl BlockingCache {
         if window.is_zero() {
             return None;
         }
-        let found = self.find_names(names).ok()?;
+        let found = self.find_names(names, Copies::WillNot).ok()?;
         let now = self.alias.clock.now();
         let usable = names.iter().zip(found).map(|(name, found)| match found.state {
             State::Fresh(hit) => Some((name.clone(), hit.content)),
