@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{as_hit, into_bytes, negated, owned};
 use crate::{
     alias::{Alias, Copies, Found, Hit, Keep},
-    backend::{Stats, Value},
+    backend::Stats,
     codec::{self, Content, Format},
     envelope::Codec,
     error::{Causes, Error, Result},
@@ -414,7 +414,13 @@ impl BlockingCache {
 
     /// Replaces an entry, if it still is as it was found, by another one of its generation.
     #[cfg(feature = "page")]
-    pub(crate) fn replace_kept(&self, key: &Key<'_>, seen: &Value, content: &Content, keep: &Keep) -> Result<bool> {
+    pub(crate) fn replace_kept(
+        &self,
+        key: &Key<'_>,
+        seen: &crate::backend::Value,
+        content: &Content,
+        keep: &Keep,
+    ) -> Result<bool> {
         self.alias.replace_found(key, self.key_version(), seen, content, keep)
     }
 
