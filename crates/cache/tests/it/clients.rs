@@ -18,13 +18,20 @@ use larder_cache::{BlockingCache, Cache, Caches, Load, LoadOptions, conformance:
 use tokio::time::sleep;
 
 const CLIENTS: usize = 32;
-const KEYS: usize = 8;
+const ROWS: usize = 8;
+
+/// What is kept of each row, under a key of its own. All of it carries the row's tag.
+const VIEWS: [&str; 7] = ["plain", "tag found", "stale served", "refreshed early", "part 1", "part 2", "part 3"];
+const PARTS: [&str; 3] = ["part 1", "part 2", "part 3"];
+
+/// How often a row is edited and invalidated.
+const EDIT_EVERY: Duration = Duration::from_millis(20);
 
 /// How long it takes from the end of an outage until the store is in use again: the breaker's interval, the maintenance
 /// that releases what was given up, and time for a busy machine.
 const RECOVERED_AFTER: Duration = Duration::from_secs(5);
 
-/// What a loader makes of a row: of which key it is, and how old.
+/// What a loader reads: a row, and how often it has been edited.
 type Value = (usize, usize);
 
 /// The clients, while they ask.
@@ -44,7 +51,7 @@ pub(crate) struct Figures {
 
 struct Site {
     processes: [Process; 2],
-    rows: [Row; KEYS],
+    rows: [Row; ROWS],
     phase: Mutex<&'static str>,
     is_over: AtomicBool,
     answers: Mutex<BTreeMap<&'static str, Vec<Duration>>>,
@@ -58,10 +65,10 @@ struct Process {
 
 #[derive(Default)]
 struct Row {
-    now: AtomicUsize,
-    /// What it was at each invalidation that was done, and when that was.
+    edits: AtomicUsize,
+    /// When an invalidation was done, and of which edit.
     invalidated: Mutex<Vec<(Instant, usize)>>,
-    /// What it was at the last that was tried.
+    /// Of which edit the last invalidation was that was tried.
     tried: AtomicUsize,
 }
 
@@ -109,11 +116,11 @@ impl Clients {
         }
         for process in &self.site.processes {
             thread::sleep(process.copies_for);
-            for key in 0..KEYS {
-                let current = self.site.row(key);
-                let left = process.cache().get::<Value>(name(key)).unwrap();
-                assert!(left.is_none_or(|left| left == current), "{left:?} was left, {current:?} is the row");
-                within(RECOVERED_AFTER, ended, || process.keeps(key, current).then_some(()));
+            for row in 0..ROWS {
+                let current = self.site.row(row);
+                let left: HashMap<String, Value> = process.cache().get_many(keys(row, &VIEWS)).unwrap();
+                assert!(left.values().all(|left| *left == current), "{left:?} was left, {current:?} is the row");
+                within(RECOVERED_AFTER, ended, || process.keeps(row, current).then_some(()));
             }
         }
         let answers = std::mem::take(&mut *self.site.answers.lock().unwrap());
@@ -143,10 +150,10 @@ impl Process {
     }
 
     /// Tells whether a value that is loaded now is there afterwards.
-    fn keeps(&self, key: usize, value: Value) -> bool {
-        let tagged = self.cache().tags([name(key)]);
-        assert_eq!(tagged.get_or_set(name(key), 60, || Ok::<_, Infallible>(value)), Ok(value));
-        self.cache().get(name(key)).unwrap() == Some(value)
+    fn keeps(&self, row: usize, value: Value) -> bool {
+        let cache = self.cache().tags([tag(row)]);
+        assert_eq!(cache.get_or_set(key(row, "plain"), 60, || Ok::<_, Infallible>(value)), Ok(value));
+        self.cache().get(key(row, "plain")).unwrap() == Some(value)
     }
 }
 
@@ -155,13 +162,14 @@ impl Site {
         let process = number % self.processes.len();
         let random = Random::new(number as u64);
         while !self.is_over.load(SeqCst) {
-            let oldest = self.oldest(process);
+            let row = random.below(ROWS);
+            let oldest = self.oldest(process, row);
             let asked = Instant::now();
-            let values = self.ask(process, random.below(KEYS), random.below(8)).await;
+            let values = self.ask(process, row, &random).await;
             let (took, phase) = (asked.elapsed(), *self.phase.lock().unwrap());
-            for (key, row) in values {
-                let oldest = oldest[key];
-                assert!(row >= oldest, "{phase}: process {process} read row {row} of key {key}, which was at {oldest}");
+            for (of, edits) in values {
+                assert_eq!(of, row, "{phase}: the value is of another row");
+                assert!(edits >= oldest, "{phase}: process {process} read edit {edits} of row {row}, not {oldest}");
             }
             self.answers.lock().unwrap().entry(phase).or_default().push(took);
             sleep(Duration::from_millis(2 + random.number() % 4)).await;
@@ -169,104 +177,105 @@ impl Site {
     }
 
     /// Asks in one of the ways there are. None may fail because the store does.
-    async fn ask(self: &Arc<Self>, process: usize, key: usize, way: usize) -> Vec<Value> {
+    async fn ask(self: &Arc<Self>, process: usize, row: usize, random: &Random) -> Vec<Value> {
         let cache = self.processes[process].caches.default_cache();
-        let name = name(key);
-        let tagged = cache.clone().tags([&*name]);
+        let tagged = cache.clone().tags([tag(row)]);
         let soon = Duration::from_millis(20);
         let site = Arc::clone(self);
-        let value = match way {
-            0 => cache.get(&name).await.unwrap(),
-            1 => return cache.get_many(names()).await.unwrap().into_values().collect(),
-            2 => return self.ask_for_all(&cache).await,
-            3 => Some(cache.get_or_load(&name, 60, move |load| site.load_and_find_tags(key, load)).await.unwrap()),
+        let load = move || Arc::clone(&site).load(row);
+        let value = match random.below(8) {
+            0 => return cache.get(key(row, VIEWS[random.below(VIEWS.len())])).await.unwrap().into_iter().collect(),
+            1 => return cache.get_many(keys(row, &VIEWS)).await.unwrap().into_values().collect(),
+            2 => {
+                let load = move |missing: Vec<String>| {
+                    let loaded = load();
+                    async move {
+                        let value = loaded.await?;
+                        Ok::<_, Infallible>(missing.into_iter().map(|key| (key, value)).collect())
+                    }
+                };
+                let values: HashMap<_, _> = tagged.get_or_set_many(keys(row, &PARTS), 60, load).await.unwrap();
+                assert_eq!(values.len(), PARTS.len());
+                return values.into_values().collect();
+            }
+            3 => {
+                let load = move |finding: Load<Value>| async move {
+                    let loaded = load().await;
+                    finding.tags([tag(row)]);
+                    loaded
+                };
+                cache.get_or_load(key(row, "tag found"), 60, load).await
+            }
             4 => {
                 let cache = tagged.load_options(LoadOptions::new().stale_while_revalidate(60));
-                Some(cache.get_or_set(&name, soon, move || site.load(key)).await.unwrap())
+                cache.get_or_set(key(row, "stale served"), soon, load).await
             }
             5 => {
                 let cache = tagged.load_options(LoadOptions::new().early_refresh(0.5));
-                Some(cache.get_or_set(&name, soon, move || site.load(key)).await.unwrap())
+                cache.get_or_set(key(row, "refreshed early"), soon, load).await
             }
-            _ => Some(tagged.get_or_set(&name, 60, move || site.load(key)).await.unwrap()),
+            _ => tagged.get_or_set(key(row, "plain"), 60, load).await,
         };
-        assert!(value.is_none_or(|(of, _)| of == key), "{value:?} is not of key {key}");
-        value.into_iter().collect()
+        vec![value.unwrap()]
     }
 
-    async fn ask_for_all(self: &Arc<Self>, cache: &Cache) -> Vec<Value> {
-        let site = Arc::clone(self);
-        let load = move |missing: Vec<String>| {
-            let site = Arc::clone(&site);
-            async move {
-                let mut values = HashMap::new();
-                for key in (0..KEYS).filter(|key| missing.contains(&name(*key))) {
-                    values.insert(name(key), Arc::clone(&site).load(key).await?);
-                }
-                Ok::<_, Infallible>(values)
-            }
-        };
-        // The tags of all, as each of them would have it.
-        let values = cache.clone().tags(names()).get_or_set_many(names(), 60, load).await.unwrap();
-        assert_eq!(values.len(), KEYS);
-        values.into_values().collect()
-    }
-
-    async fn load(self: Arc<Self>, key: usize) -> Result<Value, Infallible> {
-        let read = self.row(key);
+    async fn load(self: Arc<Self>, row: usize) -> Result<Value, Infallible> {
+        let read = self.row(row);
         sleep(Duration::from_millis(1)).await;
         Ok(read)
     }
 
-    async fn load_and_find_tags(self: Arc<Self>, key: usize, load: Load<Value>) -> Result<Value, Infallible> {
-        let loaded = Arc::clone(&self).load(key).await;
-        load.tags([name(key)]);
-        loaded
+    fn row(&self, row: usize) -> Value {
+        (row, self.rows[row].edits.load(SeqCst))
     }
 
-    fn row(&self, key: usize) -> Value {
-        (key, self.rows[key].now.load(SeqCst))
-    }
-
-    /// Returns the oldest that a process may read of each key from now on.
-    fn oldest(&self, process: usize) -> [usize; KEYS] {
+    /// Returns the oldest edit of a row that a process may read from now on.
+    fn oldest(&self, process: usize, row: usize) -> usize {
         // A copy lives for whole milliseconds of the clock.
         let copied_since = match self.processes[process].copies_for {
             Duration::ZERO => Instant::now(),
             bound => Instant::now() - bound - Duration::from_millis(2),
         };
-        self.rows
-            .each_ref()
-            .map(|row| row.oldest(copied_since).max(if process == 0 { row.tried.load(SeqCst) } else { 0 }))
+        let row = &self.rows[row];
+        row.invalidated_before(copied_since).max(if process == 0 { row.tried.load(SeqCst) } else { 0 })
     }
 
     async fn write(self: Arc<Self>) {
         let cache = self.processes[0].caches.default_cache();
         let random = Random::new(u64::MAX);
         while !self.is_over.load(SeqCst) {
-            let key = random.below(KEYS);
-            let row = &self.rows[key];
-            let now = row.now.fetch_add(1, SeqCst) + 1;
+            let number = random.below(ROWS);
+            let row = &self.rows[number];
+            let edits = row.edits.fetch_add(1, SeqCst) + 1;
             let done = match random.below(3) {
-                0 => cache.delete(name(key)).await.map(drop),
-                1 => cache.delete_many([name(key)]).await.map(drop),
-                _ => cache.invalidate_tags([name(key)]).await,
+                0 => delete_each(&cache, number).await,
+                1 => cache.delete_many(keys(number, &VIEWS)).await.map(drop),
+                _ => cache.invalidate_tags([tag(number)]).await,
             };
-            row.tried.store(now, SeqCst);
+            row.tried.store(edits, SeqCst);
             match done {
-                Ok(()) => row.invalidated.lock().unwrap().push((Instant::now(), now)),
+                Ok(()) => row.invalidated.lock().unwrap().push((Instant::now(), edits)),
                 Err(error) => assert!(error.is_outage(), "{error}"),
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(EDIT_EVERY).await;
         }
     }
 }
 
+/// All are tried, whatever becomes of the first.
+async fn delete_each(cache: &Cache, row: usize) -> larder_cache::Result<()> {
+    let mut done = Ok(());
+    for key in keys(row, &VIEWS) {
+        done = done.and(cache.delete(key).await.map(drop));
+    }
+    done
+}
+
 impl Row {
-    /// Returns what it was at the last invalidation that was done before a moment.
-    fn oldest(&self, before: Instant) -> usize {
+    /// Returns of which edit the last invalidation was that was done before a moment.
+    fn invalidated_before(&self, moment: Instant) -> usize {
         let invalidated = self.invalidated.lock().unwrap();
-        let done = invalidated.partition_point(|(at, _)| *at <= before);
+        let done = invalidated.partition_point(|(done, _)| *done <= moment);
         done.checked_sub(1).map_or(0, |last| invalidated[last].1)
     }
 }
@@ -279,10 +288,14 @@ impl Figures {
     }
 }
 
-fn name(key: usize) -> String {
-    format!("key{key}")
+fn key(row: usize, view: &str) -> String {
+    format!("row {row}, {view}")
 }
 
-fn names() -> impl Iterator<Item = String> {
-    (0..KEYS).map(name)
+fn keys(row: usize, views: &[&str]) -> Vec<String> {
+    views.iter().map(|view| key(row, view)).collect()
+}
+
+fn tag(row: usize) -> String {
+    format!("row {row}")
 }
