@@ -40,3 +40,4 @@ impl Harness for OnShelf {
 }
 
 larder_cache::conformance!(OnShelf::new());
+crate::model::model!(OnShelf::new(), crate::model::Time::Stands, 300);

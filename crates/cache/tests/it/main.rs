@@ -10,6 +10,7 @@ mod handles;
 mod levels;
 mod loading;
 mod mishaps;
+mod model;
 mod outage;
 mod page;
 mod processes;

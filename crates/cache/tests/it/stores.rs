@@ -53,6 +53,7 @@ mod locmem {
 
     larder_cache::conformance!(InMemory::new());
     crate::levels::levels!(InMemory::new());
+    crate::model::model!(InMemory::new(), crate::model::Time::Stands, 300);
 }
 
 mod file {
@@ -89,6 +90,7 @@ mod file {
 
     larder_cache::conformance!(InFolder::new());
     crate::levels::levels!(InFolder::new());
+    crate::model::model!(InFolder::new(), crate::model::Time::Stands, 100);
 }
 
 mod memcached {
@@ -133,6 +135,7 @@ mod memcached {
 
         larder_cache::conformance!(OnServer::new(Driver::Meta));
         crate::levels::levels!(OnServer::new(Driver::Meta));
+        crate::model::model!(OnServer::new(Driver::Meta), crate::model::Time::Flies, 300);
     }
 
     mod r2d2 {
@@ -140,6 +143,7 @@ mod memcached {
 
         larder_cache::conformance!(OnServer::new(Driver::R2d2));
         crate::levels::levels!(OnServer::new(Driver::R2d2));
+        crate::model::model!(OnServer::new(Driver::R2d2), crate::model::Time::Flies, 60);
     }
 }
 
@@ -184,6 +188,7 @@ mod database {
 
     larder_cache::conformance!(InTable::new());
     crate::levels::levels!(InTable::new());
+    crate::model::model!(InTable::new(), crate::model::Time::Stands, 60);
 }
 
 mod dummy {
