@@ -20,7 +20,7 @@ use crate::{
     backend::{Backend, Capabilities, Stats, Value, near::Near},
     chance::Chance,
     clock::Clock,
-    codec::{Content, pack_integer},
+    codec::{self, Content, pack_integer},
     envelope::{Codec, Envelope, MAX_TAG_BYTES, MAX_TAGS, Payload, TagList, TagVersion},
     error::{Error, Result},
     events::{Journal, MissReason, What},
@@ -335,13 +335,37 @@ impl Alias {
         let final_key = self.keys.final_key(key, version)?;
         match self.store.incr(&final_key, delta) {
             Ok(sum) => sum.ok_or_else(|| not_found(key)),
-            Err(error @ Error::NotACounter { .. }) => match self.find(key, version, &[], Copies::WillNot)?.state {
-                // Nothing but the ticket of somebody who loads the first value.
-                State::Missing(_) => Err(not_found(key)),
-                _ => Err(error),
-            },
+            Err(error @ Error::NotACounter { .. }) => self.count_loaded(key, version, delta, error),
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes a counter of an integer that a loader returned, which lies in an envelope until somebody counts with it.
+    fn count_loaded(&self, key: &Key<'_>, version: i64, delta: i64, error: Error) -> Result<i64> {
+        let final_key = self.keys.final_key(key, version)?;
+        for _ in 0..MAX_ROUNDS {
+            let found = self.find(key, version, &[], Copies::WillNot)?;
+            let State::Fresh(hit) = &found.state else {
+                return Err(match found.state {
+                    State::Missing(MissReason::Unavailable) => self.unavailable(),
+                    // Perhaps there is nothing but the ticket of somebody who loads the first value.
+                    State::Missing(_) => not_found(key),
+                    _ => error,
+                });
+            };
+            let Some(seen @ Value::Bytes(_)) = &found.seen else {
+                return self.store.incr(&final_key, delta)?.ok_or_else(|| not_found(key));
+            };
+            // A counter has no room for tags, nor for a time when it becomes stale.
+            let is_bound = hit.fresh_until != Expiry::Never
+                || self.envelope(seen).is_none_or(|envelope| !envelope.tags.is_empty());
+            let Some(number) = codec::decode::<i64>(&hit.content).filter(|_| !is_bound) else { return Err(error) };
+            let sum = Value::Integer(number).counted(key.label(), delta)?;
+            if self.store.replace(&final_key, seen, &Value::Integer(sum), hit.kept_until)? {
+                return Ok(sum);
+            }
+        }
+        Err(self.unavailable())
     }
 
     /// Moves an entry to another version of its key, with the time it has left.

@@ -34,6 +34,16 @@ pub(crate) enum Content {
     Payload(Codec, Bytes),
 }
 
+impl Content {
+    /// Returns the value as an envelope holds it, in which there are no counters.
+    pub(crate) fn without_counter(&self) -> Content {
+        match self {
+            Content::Integer(number) => Content::Payload(Codec::MessagePack, pack_integer(*number)),
+            payload => payload.clone(),
+        }
+    }
+}
+
 /// Turns a value into what is stored under `key`.
 pub(crate) fn encode<T: Serialize + ?Sized>(key: &Key<'_>, value: &T, format: Format) -> Result<Content> {
     let failed = |source: Source| Error::Encode { key: key.label().to_owned(), source };

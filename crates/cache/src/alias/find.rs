@@ -326,7 +326,7 @@ impl Alias {
         // Memory of this process does not rot on the way.
         let state = match Envelope::decode(stored, self.capabilities.blocking) {
             Err(why) => missing(MissReason::Unreadable(why)),
-            Ok(envelope) => match self.is_of(generation, envelope.generation, part) {
+            Ok(envelope) => match self.is_of(generation, envelope.generation, part, batch) {
                 Ok(true) => self.judge(key, envelope, batch)?,
                 Ok(false) => missing(MissReason::Cleared),
                 Err(_) => missing(MissReason::Unavailable),
@@ -335,9 +335,21 @@ impl Alias {
         Ok(Found { state, seen: Some(entry.value), took: None })
     }
 
-    /// Tells whether an entry's generation is the current one. What is believed may be older than the entry.
-    fn is_of(&self, believed: u64, generation: u64, part: usize) -> Result<bool> {
-        Ok(believed == generation || self.generations.read(&*self.store, part)? == generation)
+    /// Tells whether an entry's generation is the current one. What is believed may be older than the entry; then it is
+    /// read anew, once for all entries of a batch.
+    fn is_of(&self, believed: u64, generation: u64, part: usize, batch: &mut Batch) -> Result<bool> {
+        if believed == generation {
+            return Ok(true);
+        }
+        let current = match batch.generations.iter().find(|(read, _)| *read == part) {
+            Some((_, current)) => *current,
+            None => {
+                let current = self.generations.read(&*self.store, part)?;
+                batch.generations.push((part, current));
+                current
+            }
+        };
+        Ok(current == generation)
     }
 
     fn judge(&self, key: &Key<'_>, envelope: Envelope, batch: &mut Batch) -> Result<State> {
@@ -398,6 +410,8 @@ struct Batch {
     /// When the reading began, if what is read may be copied.
     begun: Option<Begun>,
     tags: Vec<(String, Option<u64>)>,
+    /// The generations of parts that were read after the entries.
+    generations: Vec<(usize, u64)>,
     /// Whether some could not be read.
     is_incomplete: bool,
 }

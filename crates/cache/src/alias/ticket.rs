@@ -50,6 +50,8 @@ pub(crate) enum Claimed {
     Held,
     /// The key is not as it was found: look again.
     Changed,
+    /// One of several keys whose part of the store does not answer.
+    Unavailable,
 }
 
 /// A ticket that was granted. One that is dropped is released by the next maintenance.
@@ -68,6 +70,15 @@ struct Held {
     value: Value,
     renewed: Instant,
     is_lost: bool,
+    /// How long nobody shall try again, if the load ended without a word.
+    pause: Option<Duration>,
+}
+
+impl Claim {
+    /// Leaves the ticket to the next maintenance, which releases it with this pause.
+    pub(crate) fn abandon(self, pause: Option<Duration>) {
+        lock(&self.held).pause = pause;
+    }
 }
 
 /// What must be known before a loader runs, so that an invalidation during the load is noticed.
@@ -127,18 +138,19 @@ impl Alias {
         Ok(if is_ours { Claimed::Granted(self.granted(key, final_key, held, token)) } else { Claimed::Changed })
     }
 
-    /// Tries to get the tickets for several keys that were looked up.
-    pub(crate) fn claim_many(&self, keys: &[Key<'_>], version: i64, found: &[Found]) -> Result<Vec<Claimed>> {
+    /// Tries to get the tickets for several keys, each with what was found and whether there is a stale value to serve.
+    pub(crate) fn claim_many(&self, keys: &[Key<'_>], version: i64, found: &[(&Found, bool)]) -> Result<Vec<Claimed>> {
         let final_keys = self.final_keys(keys, version)?;
-        let tickets = final_keys.iter().zip(found).map(|(final_key, found)| self.ticket_for(final_key, found, false));
-        let tickets = tickets.collect::<Result<Vec<_>>>()?;
+        let tickets = final_keys.iter().zip(found);
+        let tickets: Vec<_> =
+            tickets.map(|(final_key, (found, fallback))| self.ticket_for(final_key, found, *fallback)).collect();
         let mut is_ours = vec![false; keys.len()];
         let (mut new, mut replacing) = (Vec::new(), Vec::new());
         for (position, ticket) in tickets.iter().enumerate() {
-            match (ticket, &found[position].seen) {
-                (Some((held, _)), None) => new.push((position, held)),
-                (Some((held, _)), Some(seen)) => replacing.push((position, held, seen)),
-                (None, _) => {}
+            match (ticket, &found[position].0.seen) {
+                (Ok(Some((held, _))), None) => new.push((position, held)),
+                (Ok(Some((held, _))), Some(seen)) => replacing.push((position, held, seen)),
+                (Ok(None) | Err(_), _) => {}
             }
         }
         if let Some((_, first)) = new.first() {
@@ -163,9 +175,10 @@ impl Alias {
         let claimed =
             keys.iter().zip(final_keys).zip(tickets).zip(is_ours).map(|(((key, final_key), ticket), is_ours)| {
                 match ticket {
-                    Some((held, token)) if is_ours => Claimed::Granted(self.granted(key, final_key, held, token)),
-                    Some(_) => Claimed::Changed,
-                    None => Claimed::Held,
+                    Ok(Some((held, token))) if is_ours => Claimed::Granted(self.granted(key, final_key, held, token)),
+                    Ok(Some(_)) => Claimed::Changed,
+                    Ok(None) => Claimed::Held,
+                    Err(_) => Claimed::Unavailable,
                 }
             });
         Ok(claimed.collect())
@@ -208,7 +221,7 @@ impl Alias {
             },
         };
         let value = Value::Bytes(envelope.encode());
-        Ok(Some((Held { envelope, value, renewed: Instant::now(), is_lost: false }, token)))
+        Ok(Some((Held { envelope, value, renewed: Instant::now(), is_lost: false, pause: None }, token)))
     }
 
     fn granted(&self, key: &Key<'_>, final_key: String, held: Held, token: u64) -> Claim {
@@ -264,7 +277,7 @@ impl Alias {
         let (replaced, value) = {
             let held = self.tickets.give_back(&claim);
             // Of the generation that it was loaded in, which may be over.
-            let value = self.seal(content, &keep, until, held.envelope.generation);
+            let value = self.seal(&content.without_counter(), &keep, until, held.envelope.generation);
             (self.store.replace(&claim.final_key, &held.value, &value, until.kept), value)
         };
         match replaced {
@@ -299,8 +312,9 @@ impl Alias {
         };
         let held: Vec<MutexGuard<'_, Held>> = claims.iter().map(|(claim, _)| self.tickets.give_back(claim)).collect();
         let sealed = claims.iter().zip(&held);
-        let values: Vec<Value> =
-            sealed.map(|((_, content), held)| self.seal(content, &keep, until, held.envelope.generation)).collect();
+        let values: Vec<Value> = sealed
+            .map(|((_, content), held)| self.seal(&content.without_counter(), &keep, until, held.envelope.generation))
+            .collect();
         let items: Vec<Replacement<'_>> = claims
             .iter()
             .zip(&held)
@@ -389,7 +403,8 @@ impl Alias {
     pub(super) fn renew_tickets(&self) {
         let (abandoned, under_way) = self.tickets.sorted_out();
         for (final_key, held) in abandoned {
-            let _ = self.release_held(&final_key, &lock(&held), None);
+            let held = lock(&held);
+            let _ = self.release_held(&final_key, &held, held.pause);
         }
         if self.capabilities.sharing == Sharing::Process {
             return;
@@ -411,7 +426,7 @@ impl Alias {
         }
         let value = Value::Bytes(envelope.encode());
         match self.store.replace(final_key, &held.value, &value, envelope.kept_until) {
-            Ok(true) => *held = Held { envelope, value, renewed: Instant::now(), is_lost: false },
+            Ok(true) => *held = Held { envelope, value, renewed: Instant::now(), ..*held },
             // After an error nobody knows which of the two stands there; either expires.
             Ok(false) | Err(_) => held.is_lost = true,
         }

@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -136,7 +137,7 @@ impl Queue {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 Then::Sleep(pause)
             }
-            Ok(Claimed::Held | Claimed::Changed) => {
+            Ok(Claimed::Held | Claimed::Changed | Claimed::Unavailable) => {
                 // Whoever waits here may have more patience left.
                 self.fill = None;
                 Then::Step(Step::Alone)
@@ -150,44 +151,65 @@ impl Queue {
     }
 }
 
+/// One of several keys that are to be loaded.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) name: String,
+    pub(super) found: Found,
+    /// Whether its caller has a stale value, and does not wait for others.
+    pub(super) has_fallback: bool,
+}
+
 /// What is to be done for several keys that were looked up in vain.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     /// Load these.
     pub(super) loadings: Vec<(String, Loading)>,
-    /// Others load these in this process.
+    /// Load these too; they cannot be kept, because their part of the store does not answer.
+    pub(super) alone: Vec<String>,
+    /// What others load in this process.
     pub(super) flights: Vec<Arc<crate::fill::Flight>>,
     /// All that others load, here or elsewhere.
     pub(super) held: Vec<String>,
 }
 
+impl Turns {
+    /// Returns the names of all that is to be loaded.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.loadings.iter().map(|(name, _)| name).chain(&self.alone).cloned().collect()
+    }
+}
+
 impl BlockingCache {
     /// Takes the turns for several keys, as far as nobody else has them.
-    pub(super) fn take_turns(&self, missing: Vec<(String, Found)>, caller: Caller) -> Result<Turns> {
+    pub(super) fn take_turns(&self, missing: Vec<Missing>, caller: Caller) -> Result<Turns> {
         let mut turns = Turns::default();
-        let (mut names, mut found, mut fills) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, seen) in missing {
-            match self.fills.join(&self.final_key(&Key::from(&name))?, caller) {
+        let (mut claimable, mut fills) = (Vec::new(), Vec::new());
+        for missing in missing {
+            match self.fills.join(&self.final_key(&Key::from(&missing.name))?, caller) {
                 Turn::Wait(flight) => {
-                    turns.flights.push(flight);
-                    turns.held.push(name);
+                    if !missing.has_fallback {
+                        turns.flights.push(flight);
+                    }
+                    turns.held.push(missing.name);
                     continue;
                 }
                 Turn::First(fill) => fills.push(Some(fill)),
                 Turn::Alone => fills.push(None),
             }
-            names.push(name);
-            found.push(seen);
+            claimable.push(missing);
         }
-        let keys: Vec<Key<'_>> = names.iter().map(Key::from).collect();
+        let keys: Vec<Key<'_>> = claimable.iter().map(|missing| Key::from(&missing.name)).collect();
+        let found: Vec<(&Found, bool)> =
+            claimable.iter().map(|missing| (&missing.found, missing.has_fallback)).collect();
         let claimed = self.alias.claim_many(&keys, self.key_version(), &found)?;
-        drop(keys);
-        for ((name, claimed), fill) in names.into_iter().zip(claimed).zip(fills) {
+        for ((Missing { name, .. }, claimed), fill) in claimable.into_iter().zip(claimed).zip(fills) {
             match claimed {
                 Claimed::Granted(claim) => {
                     turns.loadings.push((name, Loading { cache: self.clone(), claim: Some(claim), fill }));
                 }
                 Claimed::Held | Claimed::Changed => turns.held.push(name),
+                Claimed::Unavailable => turns.alone.push(name),
             }
         }
         Ok(turns)
@@ -336,9 +358,13 @@ impl Loading {
 
 impl Drop for Loading {
     fn drop(&mut self) {
-        // Where the store may block, nobody waits for it here: the maintenance releases the ticket.
+        // A loader that panics has failed; one that was dropped has not.
+        let pause = thread::panicking().then(|| self.cache.load_options_or_default().retry_after);
         if !self.cache.alias.capabilities.blocking {
-            self.release(None);
+            self.release(pause);
+        } else if let Some(claim) = self.claim.take() {
+            // Nobody waits for the store here: the maintenance releases the ticket.
+            claim.abandon(pause);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -402,6 +402,37 @@ async fn a_loader_chooses_how_its_value_is_kept() {
     assert_eq!(cache.get_or_load("key", 10, load).await.as_deref(), Ok("value"), "the source says it did not change");
     assert_eq!(since.load(Ordering::SeqCst), 1);
     assert!(!cache.has_key("key").await.unwrap(), "it asked not to be stored");
+}
+
+#[actix_web::test]
+async fn a_batch_serves_what_may_be_stale_and_loads_it_in_the_background() {
+    let (cache, hand) = cache("stale batch");
+    let cache = cache.load_options(LoadOptions::new().stale_while_revalidate(50).stale_if_error(500));
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let load = |value: Option<&'static str>| {
+        let calls = Arc::clone(&calls);
+        let load = move |keys: Vec<String>| {
+            calls.lock().unwrap().push(keys.clone());
+            let values = keys.into_iter().map(|key| Some((key, value?.to_owned()))).collect::<Option<HashMap<_, _>>>();
+            async move { values.ok_or("down") }
+        };
+        cache.get_or_set_many(["a", "b"], 10, load)
+    };
+    let calls = || calls.lock().unwrap().len();
+    assert_eq!(load(Some("old")).await.unwrap()["a"], "old");
+    hand.advance(Duration::from_secs(20));
+    assert_eq!(load(Some("new")).await.unwrap()["a"], "old", "nobody waits");
+    while cache.get::<String>("b").await.unwrap().is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(load(None).await.unwrap()["b"], "new");
+    assert_eq!(calls(), 2);
+    hand.advance(Duration::from_secs(100));
+    assert_eq!(load(None).await.unwrap()["b"], "new", "the loader fails");
+    assert_eq!(load(None).await.unwrap()["b"], "new");
+    assert_eq!(calls(), 3, "it is left alone for a while");
+    let down = |_| Err::<HashMap<String, String>, _>("down");
+    assert_eq!(cache.blocking().get_or_set_many(["a"], 10, down).unwrap()["a"], "new");
 }
 
 #[actix_web::test]

@@ -343,3 +343,98 @@ fn too_many_tags_in_all_are_no_panic() {
     };
     assert_eq!(cache.get_or_load("key", 60, load).unwrap(), "value");
 }
+
+#[test]
+fn a_loaded_number_goes_with_its_prefix_until_it_is_counted_with() {
+    let caches = Caches::builder().alias("default", settings("locmem://loaded number")).build().unwrap();
+    let cache = caches.default_cache().blocking();
+    let load = || Ok::<_, Infallible>(5);
+    assert_eq!(cache.get_or_set("gone", 600, load), Ok(5));
+    cache.clear_prefix().unwrap();
+    assert_eq!(cache.get::<i64>("gone").unwrap(), None);
+    assert_eq!(cache.get_or_set("count", 600, load), Ok(5));
+    assert_eq!(cache.incr("count", 2).unwrap(), 7);
+    assert_eq!(cache.incr("count", 2).unwrap(), 9);
+    assert!(cache.ttl("count").unwrap().is_some());
+}
+
+#[actix_web::test]
+async fn a_refresh_that_panics_is_not_tried_again_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for address in ["locmem://panics".to_owned(), format!("file://{}", folder.path().display())] {
+        let caches = Caches::builder().alias("default", settings(&address)).build().unwrap();
+        let cache = caches.default_cache().load_options(LoadOptions::new().stale_while_revalidate(600));
+        cache.get_or_set("key", 0.05, || async { Ok::<_, Infallible>(1) }).await.unwrap();
+        sleep(ms(100)).await;
+        let loads = Arc::new(AtomicUsize::new(0));
+        for _ in 0..30 {
+            let loads = Arc::clone(&loads);
+            let load = move || async move {
+                loads.fetch_add(1, Ordering::SeqCst);
+                if loads.load(Ordering::SeqCst) > 0 {
+                    panic!("on purpose");
+                }
+                Ok::<_, Infallible>(1)
+            };
+            assert_eq!(cache.get_or_set("key", 60, load).await, Ok(1));
+            sleep(ms(50)).await;
+        }
+        assert_eq!(loads.load(Ordering::SeqCst), 1, "{address}");
+    }
+}
+
+#[actix_web::test]
+async fn batches_share_the_error_of_a_load() {
+    let cache = Caches::local().default_cache();
+    let loads = Arc::new(AtomicUsize::new(0));
+    let call = || {
+        let loads = Arc::clone(&loads);
+        cache.get_or_set_many(["key"], 60, move |_| {
+            loads.fetch_add(1, Ordering::SeqCst);
+            async {
+                sleep(ms(100)).await;
+                Err::<HashMap<String, String>, _>("down")
+            }
+        })
+    };
+    let all = join_all((0..20).map(|_| call())).await;
+    assert!(all.iter().all(|one| one.as_ref().is_err_and(|error| error.loader_error() == Some(&"down"))));
+    assert_eq!(loads.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_batch_after_a_clearing_asks_once_for_the_generation() {
+    let store = Slow::new();
+    let caches = store.caches(|_| {});
+    let cache = caches.default_cache().blocking();
+    let keys: Vec<String> = (0..100).map(|n| format!("k{n}")).collect();
+    cache.set_many(keys.iter().map(|key| (key.clone(), "v")), 60).unwrap();
+    cache.clear_prefix().unwrap();
+    let before = store.gets.load(Ordering::SeqCst);
+    assert!(cache.get_many::<String, _>(&keys).unwrap().is_empty());
+    let gets = store.gets.load(Ordering::SeqCst) - before;
+    assert!(gets <= 3, "{gets} round trips");
+}
+
+#[test]
+fn a_batch_keeps_what_belongs_to_the_server_that_answers() {
+    let (one, mut two) = (MemcachedServer::start(), MemcachedServer::start());
+    two.stop();
+    let servers = settings(&format!("memcached://{},{}", one.address(), two.address()));
+    let caches = Caches::builder().alias("default", servers).build().unwrap();
+    let cache = caches.default_cache().blocking();
+    let keys: Vec<String> = (0..20).map(|n| format!("k{n}")).collect();
+    let asked: Vec<usize> = (0..3)
+        .map(|_| {
+            let asked = AtomicUsize::new(0);
+            let load = |keys: Vec<String>| {
+                asked.fetch_add(keys.len(), Ordering::SeqCst);
+                Ok::<_, Infallible>(keys.into_iter().map(|key| (key, "v".to_owned())).collect())
+            };
+            assert_eq!(cache.get_or_set_many(&keys, 60, load).unwrap().len(), 20);
+            asked.into_inner()
+        })
+        .collect();
+    assert_eq!(asked[0], 20);
+    assert!((1..20).contains(&asked[2]), "asked for {asked:?}");
+}

@@ -273,8 +273,8 @@ struct Model {
 #[derive(Debug, Clone)]
 struct Entry {
     content: Content,
-    /// Counters alone count, have no tags and are never stale.
-    is_counter: bool,
+    /// A number that was not loaded and has neither tags nor a time when it is stale: it cannot be made stale either.
+    is_bare: bool,
     /// Until when it is fresh, and until when it is there; `None` for ever.
     fresh_until: Option<Duration>,
     kept_until: Option<Duration>,
@@ -297,6 +297,7 @@ impl Model {
                     return Answer::Found(Some(entry.content.clone()));
                 }
                 self.put(*key, version, content, manner);
+                self.entries.entry((*key, version)).and_modify(|entry| entry.is_bare = false);
                 Answer::Found(Some(content.clone()))
             }
             Verb::HasKey(key) => Answer::Is(self.fresh(*key, version).is_some()),
@@ -378,7 +379,7 @@ impl Model {
         let is_number = matches!(content, Content::Number(_));
         let entry = Entry {
             content: content.clone(),
-            is_counter: is_number && manner.tags.is_empty() && fresh_until == kept_until,
+            is_bare: is_number && manner.tags.is_empty() && fresh_until == kept_until,
             fresh_until,
             kept_until,
             is_expired: false,
@@ -407,7 +408,7 @@ impl Model {
     fn expire(&mut self, key: usize, version: i64) -> bool {
         match self.entries.get_mut(&(key, version)) {
             None => false,
-            Some(entry) if entry.is_counter => self.entries.remove(&(key, version)).is_some(),
+            Some(entry) if entry.is_bare => self.entries.remove(&(key, version)).is_some(),
             Some(entry) => {
                 entry.is_expired = true;
                 true
@@ -421,9 +422,12 @@ impl Model {
             return Answer::NotFound;
         };
         let Content::Number(number) = entry.content else { return Answer::NotACounter };
-        match count(number).filter(|_| entry.is_counter) {
+        let is_free = entry.tags.is_empty() && entry.fresh_until == entry.kept_until && !entry.is_expired;
+        match count(number).filter(|_| is_free) {
             Some(sum) => {
-                self.entries.entry((key, version)).and_modify(|entry| entry.content = Content::Number(sum));
+                self.entries
+                    .entry((key, version))
+                    .and_modify(|entry| (entry.content, entry.is_bare) = (Content::Number(sum), true));
                 Answer::Number(sum)
             }
             None => Answer::NotACounter,

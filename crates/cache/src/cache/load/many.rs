@@ -12,9 +12,9 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     super::{
         BlockingCache, Cache, owned,
-        turn::{Loading, Turns},
+        turn::{Loading, Missing, Turns},
     },
-    stale_for,
+    Next, stale_for,
     task::joined,
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     codec::{self, Content},
     error::Result,
     events::What,
-    fill::{self, Caller},
+    fill::{self, Caller, LoadingHere, Outcome},
     key::Key,
     load::LoadError,
     timeout::Timeout,
@@ -34,7 +34,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What a look at several keys came to.
 struct Looked<T> {
     values: HashMap<String, T>,
-    missing: Vec<(String, Found)>,
+    missing: Vec<Missing>,
+    /// What may be served instead of some that are missing.
+    fallbacks: HashMap<String, T>,
+    /// Served, and to be loaded again.
+    due: Vec<Missing>,
 }
 
 impl Cache {
@@ -42,8 +46,9 @@ impl Cache {
     ///
     /// The loader is given the missing keys and returns what there is: a key that it leaves out is missing in the result
     /// too, and is asked for again next time. A `None` of an `Option` type is kept, as everywhere. Keys that others are
-    /// loading are waited for; the loader is called once more only for those whose load came to nothing. Otherwise as
-    /// [`get_or_set`](Cache::get_or_set), except that stale values are loaded and not served, unless the loader fails.
+    /// loading are waited for; the loader is called once more only for those whose load came to nothing. Stale values
+    /// that may be served are loaded again in the background, by a call of the loader of their own. Otherwise as
+    /// [`get_or_set`](Cache::get_or_set), without the limits of the options.
     ///
     /// # Errors
     /// As [`get_or_set`](Cache::get_or_set).
@@ -89,33 +94,43 @@ impl Cache {
             let asked = wanted.clone();
             let copies = Copies::for_caller();
             let found = self.try_run(move |cache| cache.find_names(&asked, copies)).await;
-            let looked = self.blocking.look_at::<T>(wanted, found, is_first);
+            let mut looked = self.blocking.look_at::<T>(wanted, found, timeout, is_first);
             is_first = false;
             values.extend(looked.values);
-            let names: Vec<String> = looked.missing.iter().map(|(name, _)| name.clone()).collect();
-            if names.is_empty() {
+            self.refresh_many(looked.due, timeout, &load);
+            if looked.missing.is_empty() {
                 return Ok(values);
             }
+            let names: Vec<String> = looked.missing.iter().map(|missing| missing.name.clone()).collect();
             let recursive = self.blocking.first_in_own_load(&names);
             let turns = match recursive {
                 _ if !self.capabilities().stores || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
                 None => self.try_run(move |cache| cache.take_turns(looked.missing, Caller::Async)).await.ok(),
             };
-            let Some(Turns { loadings, flights, held }) = turns else {
+            let Some(turns) = turns else {
                 values.extend(load(names).await.map_err(|error| LoadError::Failed(Arc::new(error)))?);
                 return Ok(values);
             };
-            if !loadings.is_empty() {
-                let final_keys: Vec<String> =
-                    names.iter().filter_map(|name| self.blocking.final_key(&Key::from(name)).ok()).collect();
+            let (flights, mut held) = (turns.flights.clone(), turns.held.clone());
+            let names = turns.names();
+            if !names.is_empty() {
                 let (cache, load) = (self.clone(), Arc::clone(&load));
-                let task = async move { cache.load_and_keep_many(loadings, timeout, &*load).await };
-                let loaded = tokio::spawn(fill::loading(task, final_keys)).await;
-                values.extend(joined(loaded)?);
+                let final_keys = self.blocking.final_keys(&names);
+                let task = async move { cache.load_and_keep_many(turns, timeout, &*load, false).await };
+                values.extend(joined(tokio::spawn(fill::loading(task, final_keys)).await)?);
             }
+            serve_fallbacks(&mut held, &mut looked.fallbacks, &mut values);
+            let mut error = None;
             for flight in &flights {
-                flight.wait(deadline.saturating_duration_since(Instant::now())).await;
+                let outcome = flight.wait(deadline.saturating_duration_since(Instant::now())).await;
+                error = error.or(error_of::<E>(outcome));
+            }
+            if let Some(error) = error {
+                let names = held.clone();
+                let stale = self.try_run(move |cache| Ok(cache.stale_many(&names))).await.ok().flatten();
+                values.extend(stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))?);
+                return Ok(values);
             }
             if held.len() > flights.len() {
                 tokio::time::sleep(PAUSE).await;
@@ -125,18 +140,47 @@ impl Cache {
         Ok(values)
     }
 
+    /// Loads values again in the background that were served, as far as nobody does so already.
+    fn refresh_many<T, E, F>(
+        &self,
+        due: Vec<Missing>,
+        timeout: Timeout,
+        load: &Arc<impl Fn(Vec<String>) -> F + Send + Sync + 'static>,
+    ) where
+        T: Serialize + DeserializeOwned + Send + 'static,
+        E: Display + Send + Sync + 'static,
+        F: Future<Output = Result<HashMap<String, T>, E>> + Send + 'static,
+    {
+        if due.is_empty() {
+            return;
+        }
+        let (cache, load) = (self.clone(), Arc::clone(load));
+        let refresh = async move {
+            let turns = cache.try_run(move |cache| cache.take_turns(due, Caller::Async)).await;
+            if let Ok(turns) = turns
+                && !turns.loadings.is_empty()
+            {
+                let final_keys = cache.blocking.final_keys(&turns.names());
+                // Its end is in the log; nobody waits for it.
+                let _ = fill::loading(cache.load_and_keep_many(turns, timeout, &*load, true), final_keys).await;
+            }
+        };
+        tokio::spawn(refresh);
+    }
+
     async fn load_and_keep_many<T, E, F>(
         &self,
-        loadings: Vec<(String, Loading)>,
+        turns: Turns,
         timeout: Timeout,
         load: &(impl Fn(Vec<String>) -> F + Send + Sync),
+        background: bool,
     ) -> Result<HashMap<String, T>, LoadError<E>>
     where
         T: Serialize + DeserializeOwned + Send + 'static,
         E: Display + Send + Sync + 'static,
         F: Future<Output = Result<HashMap<String, T>, E>> + Send,
     {
-        let names: Vec<String> = loadings.iter().map(|(name, _)| name.clone()).collect();
+        let (names, loadings) = (turns.names(), turns.loadings);
         let basis = self.run(|cache| cache.alias.basis(None, &cache.scope.tags, false)).await;
         let begun = Instant::now();
         let loaded = load(names.clone()).await;
@@ -145,7 +189,7 @@ impl Cache {
             Ok(values) => {
                 let encoded = self.blocking.encode_loaded(&loadings, &values);
                 let keep = move |cache: &BlockingCache| {
-                    cache.keep_loaded_many(loadings, encoded, timeout, basis, cost);
+                    cache.keep_loaded_many(loadings, encoded, timeout, basis, cost, background);
                     Ok(())
                 };
                 let _ = self.try_run(keep).await;
@@ -155,7 +199,7 @@ impl Cache {
                 let error = Arc::new(error);
                 let theirs = Arc::clone(&error);
                 let stale = move |cache: &BlockingCache| {
-                    cache.fail_many(loadings, &theirs, cost);
+                    cache.fail_many(loadings, &theirs, cost, background);
                     Ok(cache.stale_many(&names))
                 };
                 let stale = self.run(stale).await.ok().flatten();
@@ -187,30 +231,46 @@ impl BlockingCache {
         let mut is_first = true;
         while !wanted.is_empty() {
             let found = self.find_names(&wanted, Copies::for_caller());
-            let looked = self.look_at::<T>(wanted, found, is_first);
+            let mut looked = self.look_at::<T>(wanted, found, timeout, is_first);
             is_first = false;
             values.extend(looked.values);
-            let names: Vec<String> = looked.missing.iter().map(|(name, _)| name.clone()).collect();
-            if names.is_empty() {
+            // Without a background it is loaded here, unless somebody else does so.
+            looked.missing.extend(looked.due);
+            if looked.missing.is_empty() {
                 return Ok(values);
             }
+            let names: Vec<String> = looked.missing.iter().map(|missing| missing.name.clone()).collect();
             let turns = match self.first_in_own_load(&names) {
                 _ if !self.alias.capabilities.stores || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
                 None => self.take_turns(looked.missing, Caller::Blocking).ok(),
             };
-            let Some(Turns { loadings, flights, held }) = turns else {
-                values.extend(load(names).map_err(|error| LoadError::Failed(Arc::new(error)))?);
+            let Some(turns) = turns else {
+                match load(names.clone()) {
+                    Ok(loaded) => values.extend(loaded),
+                    Err(_) if names.iter().all(|name| values.contains_key(name)) => {}
+                    Err(error) => return Err(LoadError::Failed(Arc::new(error))),
+                }
                 return Ok(values);
             };
-            if !loadings.is_empty() {
-                values.extend(self.load_here_many(loadings, timeout, &load)?);
+            let (flights, mut held) = (turns.flights.clone(), turns.held.clone());
+            if !turns.names().is_empty() {
+                values.extend(self.load_here_many(turns, timeout, &load)?);
             }
+            held.retain(|name| !values.contains_key(name));
+            serve_fallbacks(&mut held, &mut looked.fallbacks, &mut values);
+            let mut error = None;
             for flight in &flights {
-                // A load that only this thread can go on with, or that takes too long: then without it.
-                if flight.wait_blocking(deadline.saturating_duration_since(Instant::now())).is_none() {
-                    deadline = Instant::now();
+                match flight.wait_blocking(deadline.saturating_duration_since(Instant::now())) {
+                    // A load that only this thread can go on with, or that takes too long: then without it.
+                    None => deadline = Instant::now(),
+                    outcome => error = error.or(error_of::<E>(outcome)),
                 }
+            }
+            if let Some(error) = error {
+                let stale = self.stale_many(&held);
+                values.extend(stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))?);
+                return Ok(values);
             }
             if held.len() > flights.len() {
                 self.alias.clock.sleep(PAUSE);
@@ -222,7 +282,7 @@ impl BlockingCache {
 
     fn load_here_many<T, E>(
         &self,
-        loadings: Vec<(String, Loading)>,
+        turns: Turns,
         timeout: Timeout,
         load: &impl Fn(Vec<String>) -> Result<HashMap<String, T>, E>,
     ) -> Result<HashMap<String, T>, LoadError<E>>
@@ -230,10 +290,9 @@ impl BlockingCache {
         T: Serialize + DeserializeOwned,
         E: Display + Send + Sync + 'static,
     {
-        let names: Vec<String> = loadings.iter().map(|(name, _)| name.clone()).collect();
+        let (names, loadings) = (turns.names(), turns.loadings);
         let basis = self.alias.basis(None, &self.scope.tags, false);
-        let final_keys = names.iter().filter_map(|name| self.final_key(&Key::from(name)).ok());
-        let here: Vec<fill::LoadingHere> = final_keys.map(|key| fill::LoadingHere::new(&key)).collect();
+        let here: Vec<LoadingHere> = self.final_keys(&names).iter().map(|key| LoadingHere::new(key)).collect();
         let begun = Instant::now();
         let loaded = load(names.clone());
         let cost = begun.elapsed();
@@ -241,12 +300,12 @@ impl BlockingCache {
         match loaded {
             Ok(values) => {
                 let encoded = self.encode_loaded(&loadings, &values);
-                self.keep_loaded_many(loadings, encoded, timeout, basis, cost);
+                self.keep_loaded_many(loadings, encoded, timeout, basis, cost, false);
                 Ok(values)
             }
             Err(error) => {
                 let error = Arc::new(error);
-                self.fail_many(loadings, &error, cost);
+                self.fail_many(loadings, &error, cost, false);
                 let stale = self.stale_many(&names);
                 stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))
             }
@@ -263,19 +322,41 @@ impl BlockingCache {
         self.find_many(&keys, copies)
     }
 
-    /// Parts what is there from what is missing, and counts it at the first look.
-    fn look_at<T: DeserializeOwned>(&self, names: Vec<String>, found: Result<Vec<Found>>, is_first: bool) -> Looked<T> {
+    /// Parts what is there from what is to be loaded, and counts it at the first look.
+    fn look_at<T: DeserializeOwned>(
+        &self,
+        names: Vec<String>,
+        found: Result<Vec<Found>>,
+        timeout: Timeout,
+        is_first: bool,
+    ) -> Looked<T> {
         let found = found.unwrap_or_else(|_| names.iter().map(|_| Found::unavailable()).collect());
-        let mut looked = Looked { values: HashMap::new(), missing: Vec::new() };
+        let (values, fallbacks) = (HashMap::new(), HashMap::new());
+        let mut looked = Looked { values, missing: Vec::new(), fallbacks, due: Vec::new() };
+        let first_look = (!is_first).then(Instant::now);
         for (name, found) in names.into_iter().zip(found) {
-            let value: Option<T> = found.fresh().and_then(|hit| codec::decode(&hit.content));
-            self.count(&Key::from(&name), &found, value.is_some(), !is_first);
-            match value {
-                Some(value) => drop(looked.values.insert(name, value)),
-                None => looked.missing.push((name, found)),
+            let next = match self.wanted(&Key::from(&name), timeout, false) {
+                Some(wanted) => self.next(&wanted, &found, first_look).0,
+                None => Next::Load(None),
+            };
+            match next {
+                Next::Serve(value) => drop(looked.values.insert(name, value)),
+                Next::Refresh(value) => {
+                    looked.values.insert(name.clone(), value);
+                    looked.due.push(Missing { name, found, has_fallback: true });
+                }
+                Next::Load(fallback) => {
+                    let has_fallback = fallback.is_some();
+                    looked.fallbacks.extend(fallback.map(|(value, _)| (name.clone(), value)));
+                    looked.missing.push(Missing { name, found, has_fallback });
+                }
             }
         }
         looked
+    }
+
+    fn final_keys(&self, names: &[String]) -> Vec<String> {
+        names.iter().filter_map(|name| self.final_key(&Key::from(name)).ok()).collect()
     }
 
     fn first_in_own_load<'n>(&self, names: &'n [String]) -> Option<&'n String> {
@@ -298,12 +379,13 @@ impl BlockingCache {
         timeout: Timeout,
         basis: Result<Basis>,
         cost: Duration,
+        background: bool,
     ) {
         // Each took its share of the load.
         let share = cost / u32::try_from(loadings.len()).unwrap_or(u32::MAX).max(1);
-        loadings.iter().for_each(|(name, _)| {
-            self.journal().note(&Key::from(name), What::Loaded { cost: share, background: false })
-        });
+        loadings
+            .iter()
+            .for_each(|(name, _)| self.journal().note(&Key::from(name), What::Loaded { cost: share, background }));
         let options = self.load_options_or_default();
         let keep =
             Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, tags: Vec::new(), cost: share };
@@ -330,10 +412,11 @@ impl BlockingCache {
         loadings: Vec<(String, Loading)>,
         error: &Arc<E>,
         cost: Duration,
+        background: bool,
     ) {
         let pause = self.load_options_or_default().retry_after;
         for (name, loading) in loadings {
-            self.journal().note(&Key::from(&name), What::LoadFailed { cost, error, background: false });
+            self.journal().note(&Key::from(&name), What::LoadFailed { cost, error, background });
             loading.fail(Arc::<E>::clone(error), pause);
         }
     }
@@ -352,6 +435,25 @@ impl BlockingCache {
             _ => None,
         });
         usable.collect()
+    }
+}
+
+/// Serves what others are loading and what may be stale.
+fn serve_fallbacks<T>(held: &mut Vec<String>, fallbacks: &mut HashMap<String, T>, values: &mut HashMap<String, T>) {
+    held.retain(|name| match fallbacks.remove(name) {
+        Some(value) => {
+            values.insert(name.clone(), value);
+            false
+        }
+        None => true,
+    });
+}
+
+/// Returns the error of a load that was waited for, if its loader fails as ours does.
+fn error_of<E: Send + Sync + 'static>(outcome: Option<Outcome>) -> Option<Arc<E>> {
+    match outcome {
+        Some(Outcome::Failed(error)) => error.downcast().ok(),
+        _ => None,
     }
 }
 
