@@ -93,6 +93,17 @@ pub struct Entry {
     pub expiry: Expiry,
 }
 
+/// What became of an entry since it was read; see [`Backend::get_changed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changed {
+    /// The key is missing.
+    Missing,
+    /// It is the entry that the stamp was given for.
+    No,
+    /// It is this one, with a stamp of its own if the store can give one.
+    Yes(Entry, Option<u64>),
+}
+
 /// One item of [`Backend::replace_many`]: the arguments of [`Backend::replace`].
 #[derive(Debug, Clone, Copy)]
 pub struct Replacement<'a> {
@@ -156,6 +167,13 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
 
     /// Returns the entry of a key.
     fn get(&self, key: &str) -> Result<Option<Entry>>;
+
+    /// Returns the entry of a key, unless it is still the one that `stamp` was given for. A near cache that must never be
+    /// old asks so; the value need not travel again. A store that has no stamps gives none.
+    fn get_changed(&self, key: &str, stamp: Option<u64>) -> Result<Changed> {
+        let _ = stamp;
+        Ok(self.get(key)?.map_or(Changed::Missing, |entry| Changed::Yes(entry, None)))
+    }
 
     /// Stores a value, whatever was there before. If it fails, the old value must not survive.
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()>;

@@ -232,8 +232,9 @@ impl CachesBuilder {
         let table = Arc::new(table);
         let needs_care =
             |capabilities: &Capabilities| capabilities.blocking || capabilities.sharing != Sharing::Process;
-        if !self.takes_stores_as_given && table.values().any(|(_, cache)| needs_care(cache.capabilities())) {
-            keep_maintained(table.values().map(|(_, cache)| cache.alias_handle()).collect());
+        if !self.takes_stores_as_given {
+            let needing_care = table.values().filter(|(_, cache)| needs_care(cache.capabilities()));
+            needing_care.for_each(|(_, cache)| keep_maintained(cache.alias(), cache.alias_handle()));
         }
         Ok(Caches(table))
     }
@@ -292,27 +293,27 @@ impl fmt::Debug for CachesBuilder {
 
 type Table = BTreeMap<String, (AliasSettings, Cache)>;
 
-/// Maintains the aliases until the last handle on any of them is gone.
-fn keep_maintained(aliases: Vec<Weak<Alias>>) {
+/// Maintains an alias until the last handle on it is gone. On a thread of its own: a store that hangs must not let the
+/// tickets of another one run out.
+fn keep_maintained(name: &str, alias: Weak<Alias>) {
     let maintain = move || {
         loop {
             thread::sleep(MAINTENANCE_INTERVAL);
-            let alive: Vec<Arc<Alias>> = aliases.iter().filter_map(Weak::upgrade).collect();
-            if alive.is_empty() {
-                return;
-            }
-            alive.iter().for_each(|alias| alias.maintain());
+            let Some(alias) = alias.upgrade() else { return };
+            alias.maintain();
         }
     };
-    if let Err(error) = thread::Builder::new().name("larder-cache".to_owned()).spawn(maintain) {
-        log::error!("cannot start the thread that maintains the caches: {error}");
+    if let Err(error) = thread::Builder::new().name(format!("larder-{name}")).spawn(maintain) {
+        log::error!("cannot start the thread that maintains the cache {name}: {error}");
     }
 }
 
 fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock, observers: Observers) -> Cache {
     let keys = KeySpace::new(&settings.key_prefix, settings.invalid_keys);
-    // What lies in this memory already needs no copy.
     let is_shared = store.capabilities().sharing != Sharing::Process;
+    if settings.near.is_some() && !is_shared {
+        log::warn!("caches.{alias}.near does nothing: the store lies in this process's memory already");
+    }
     let near = settings.near.filter(|_| is_shared).map(|near| {
         let bounds = Options::new().clock(clock.clone()).max_entries(near.max_entries);
         Near::new(near.stale_for, bounds, near.max_bytes)

@@ -105,7 +105,8 @@ pub struct AliasSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NearSettings {
     /// For how long a copy is served without asking the store: so long may this process not see what others change. With
-    /// zero every look-up asks the store.
+    /// zero the store is asked each time whether the value is still the same, which memcached answers without sending it;
+    /// other stores, and memcached over `r2d2`, send it.
     pub stale_for: Duration,
     /// How many copies there are at most.
     pub max_entries: usize,

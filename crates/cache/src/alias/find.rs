@@ -8,7 +8,7 @@ use std::{
 use super::Alias;
 use crate::{
     backend::{
-        Entry, Value,
+        Changed, Entry, Value,
         near::{Begun, Near},
     },
     clock::Timestamp,
@@ -72,6 +72,10 @@ impl Found {
         Found { state: State::Missing(MissReason::Unavailable), seen: None, took: None }
     }
 
+    pub(crate) fn is_stale(&self) -> bool {
+        matches!(self.state, State::Stale(_))
+    }
+
     pub(crate) fn fresh(&self) -> Option<&Hit> {
         match &self.state {
             State::Fresh(hit) => Some(hit),
@@ -129,9 +133,11 @@ impl Alias {
             return Ok(Found { took: started.map(|started| started.elapsed()), ..found });
         }
         let mut batch = Batch::begun(self.near.as_ref());
+        let checked = self.near.as_ref().filter(|near| copies == Copies::Will && near.is_checked());
         let read = match self.generations.known(part) {
+            _ if checked.is_some() => self.read_checked(&final_key, part, hints, &mut batch),
             Some(generation) if hints.is_empty() => self.store.get(&final_key).map(|entry| (entry, generation)),
-            known => self.read_along(&final_key, part, known, hints, &mut batch),
+            known => self.read_along(Some(&final_key), part, known, hints, &mut batch),
         };
         let mut found = match read {
             Ok((Some(entry), generation)) => {
@@ -192,7 +198,8 @@ impl Alias {
 
     /// Looks a key up among the copies. Anything but a fresh value is for the store to say.
     fn find_near(&self, key: &Key<'_>, final_key: &str, part: usize) -> Result<Option<Found>> {
-        let (Some(near), Some(generation)) = (&self.near, self.generations.known(part)) else { return Ok(None) };
+        let near = self.near.as_ref().filter(|near| !near.is_checked());
+        let (Some(near), Some(generation)) = (near, self.generations.known(part)) else { return Ok(None) };
         let Some(entry) = near.get(final_key) else { return Ok(None) };
         let mut batch = Batch::default();
         let tags = self.envelope(&entry.value).map(|envelope| envelope.tags).unwrap_or_default();
@@ -207,6 +214,7 @@ impl Alias {
     /// Keeps a copy of a value that was read from the store. Counters and tickets have none.
     fn copy(&self, batch: &Batch, final_key: &str, entry: &Entry) {
         if let (Some(near), Some(begun)) = (&self.near, batch.begun)
+            && !near.is_checked()
             && self.envelope(&entry.value).is_some_and(|envelope| envelope.payload.is_some())
         {
             near.copy(begun, final_key, entry);
@@ -214,7 +222,7 @@ impl Alias {
     }
 
     fn copy_tags(&self, begun: Option<Begun>, tag_keys: &[String], entries: &[Option<Entry>]) {
-        let (Some(near), Some(begun)) = (&self.near, begun) else { return };
+        let (Some(near), Some(begun)) = (self.near.as_ref().filter(|near| !near.is_checked()), begun) else { return };
         for (key, entry) in tag_keys.iter().zip(entries) {
             if let Some(entry @ Entry { value: Value::Integer(_), .. }) = entry {
                 near.copy(begun, key, entry);
@@ -222,16 +230,46 @@ impl Alias {
         }
     }
 
-    fn read_along(
+    /// Asks the store whether the copy is still what it has, and then for what the entry depends on: tags and generation
+    /// as they are now.
+    fn read_checked(
         &self,
         final_key: &str,
+        part: usize,
+        hints: &[String],
+        batch: &mut Batch,
+    ) -> Result<(Option<Entry>, u64)> {
+        let (Some(near), Some(begun)) = (&self.near, batch.begun) else { return Ok((None, 0)) };
+        let copy = near.get_to_check(final_key);
+        let entry = match self.store.get_changed(final_key, copy.as_ref().map(|(_, stamp)| *stamp))? {
+            Changed::Missing => return Ok((None, 0)),
+            Changed::No => copy.map(|(entry, _)| entry),
+            Changed::Yes(entry, stamp) => {
+                if let Some(stamp) = stamp {
+                    near.copy_to_check(begun, final_key, &entry, stamp);
+                }
+                Some(entry)
+            }
+        };
+        let tags = entry.as_ref().and_then(|entry| self.envelope(&entry.value)).map(|envelope| envelope.tags);
+        let mut names = hints.to_vec();
+        let of_entry = tags.iter().flat_map(TagList::iter).map(|(name, _)| name);
+        names.extend(of_entry.filter(|name| !hints.iter().any(|hint| hint == name)).map(str::to_owned));
+        let (_, generation) = self.read_along(None, part, None, &names, batch)?;
+        Ok((entry, generation))
+    }
+
+    /// Reads tags in one round trip with an entry, the generation of its part, or both.
+    fn read_along(
+        &self,
+        final_key: Option<&str>,
         part: usize,
         known: Option<u64>,
         hints: &[String],
         batch: &mut Batch,
     ) -> Result<(Option<Entry>, u64)> {
         let tag_keys = self.tag_keys(hints.iter().map(String::as_str))?;
-        let mut keys = vec![final_key];
+        let mut keys: Vec<&str> = final_key.into_iter().collect();
         keys.extend(tag_keys.iter().map(String::as_str));
         if known.is_none() {
             keys.push(self.generations.key(part));
@@ -245,7 +283,7 @@ impl Alias {
                 self.generations.learn(&*self.store, part, found, asked)?
             }
         };
-        let tags = entries.split_off(1);
+        let tags = entries.split_off(usize::from(final_key.is_some()));
         self.copy_tags(batch.begun, &tag_keys, &tags);
         batch.note(hints.iter().cloned(), tags);
         Ok((entries.pop().flatten(), generation))

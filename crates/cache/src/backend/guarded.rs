@@ -27,7 +27,7 @@ use std::{
 
 use log::Level;
 
-use super::{Backend, Capabilities, Entry, Replacement, Stats, Value};
+use super::{Backend, Capabilities, Changed, Entry, Replacement, Stats, Value};
 use crate::{
     breaker::{Breaker, Failure},
     clock::Clock,
@@ -282,6 +282,10 @@ impl<B: Backend + ?Sized> Backend for Guarded<B> {
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {
         self.run(Touches::Nothing, |store| store.get(key))
+    }
+
+    fn get_changed(&self, key: &str, stamp: Option<u64>) -> Result<Changed> {
+        self.run(Touches::Nothing, |store| store.get_changed(key, stamp))
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {

@@ -37,7 +37,7 @@ use std::{borrow::Cow, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{Backend, Capabilities, Entry, Replacement, Sharing, Stats, Value, guarded::Guarded};
+use super::{Backend, Capabilities, Changed, Entry, Replacement, Sharing, Stats, Value, guarded::Guarded};
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, Result},
@@ -404,6 +404,11 @@ impl Backend for Memcached {
     fn get(&self, key: &str) -> Result<Option<Entry>> {
         check_key(key)?;
         self.server_for(key).get(key)
+    }
+
+    fn get_changed(&self, key: &str, stamp: Option<u64>) -> Result<Changed> {
+        check_key(key)?;
+        self.server_for(key).get_changed(key, stamp)
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Copies in this process's memory of what lies in a shared store, for a stated time.
 //!
 //! What other processes invalidate is served for so long at most; what this process changes or invalidates it sees at
-//! once. Only look-ups read copies, and not those of a loader: what is stored is never made of a copy.
+//! once. With a time of zero the store is asked each time whether the copy still is what it has: then only the value does
+//! not travel. Only look-ups read copies, and not those of a loader: what is stored is never made of a copy.
 //! Missing keys and counters are not copied.
 
 use std::{
@@ -12,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use super::{Backend, Capabilities, Entry, Options, Replacement, Stats, Value, locmem::Locmem};
+use bytes::{Buf, BufMut, BytesMut};
+
+use super::{Backend, Capabilities, Changed, Entry, Options, Replacement, Stats, Value, locmem::Locmem};
 use crate::{
     clock::{Clock, Timestamp},
     error::Result,
@@ -45,6 +48,27 @@ impl Near {
         Near { copies: Locmem::new(options, max_bytes), bound, clock, changes: Arc::default() }
     }
 
+    /// Tells whether the store must be asked about each copy.
+    pub(crate) fn is_checked(&self) -> bool {
+        self.bound.is_zero()
+    }
+
+    /// Returns the copy of a key, to be checked, and its stamp.
+    pub(crate) fn get_to_check(&self, key: &str) -> Option<(Entry, u64)> {
+        let Entry { value: Value::Bytes(mut bytes), expiry } = self.get(key)? else { return None };
+        let stamp = bytes.try_get_u64_le().ok()?;
+        Some((Entry { value: Value::Bytes(bytes), expiry }, stamp))
+    }
+
+    /// Copies what was read, to be checked by its stamp. The two lie in one value, so that they belong together.
+    pub(crate) fn copy_to_check(&self, begun: Begun, key: &str, entry: &Entry, stamp: u64) {
+        let Value::Bytes(bytes) = &entry.value else { return };
+        let mut stamped = BytesMut::with_capacity(size_of::<u64>() + bytes.len());
+        stamped.put_u64_le(stamp);
+        stamped.put_slice(bytes);
+        self.put(begun, key, &Value::Bytes(stamped.freeze()), entry.expiry);
+    }
+
     /// Returns the copy of a key.
     pub(crate) fn get(&self, key: &str) -> Option<Entry> {
         self.copies.get(key).ok().flatten()
@@ -62,7 +86,11 @@ impl Near {
             Expiry::At(end) => end.min(bound),
             Expiry::Never => bound,
         };
-        let _ = self.copies.set(key, &entry.value, Expiry::At(until));
+        self.put(begun, key, &entry.value, Expiry::At(until));
+    }
+
+    fn put(&self, begun: Begun, key: &str, value: &Value, until: Expiry) {
+        let _ = self.copies.set(key, value, until);
         // Whoever changed it since may have asked for it to be forgotten before it was there.
         if self.changes.load(Ordering::SeqCst) != begun.changes {
             let _ = self.copies.delete(key);
@@ -113,6 +141,10 @@ impl Backend for Announcing {
 
     fn get(&self, key: &str) -> Result<Option<Entry>> {
         self.store.get(key)
+    }
+
+    fn get_changed(&self, key: &str, stamp: Option<u64>) -> Result<Changed> {
+        self.store.get_changed(key, stamp)
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {

@@ -361,13 +361,13 @@ impl BlockingCache {
         }
     }
 
-    /// Counts a look that a caller takes who may load: a hit, or, the first time, a miss.
-    pub(crate) fn count(&self, key: &Key<'_>, found: &Found, is_usable: bool, has_waited: bool) {
-        match (found.fresh(), has_waited) {
-            (Some(hit), _) if is_usable => self.journal().note(key, as_hit(hit, found.took, false)),
-            (_, true) => {}
-            (hit, false) => {
-                let reason = if hit.is_some() { MissReason::OtherType } else { found.why_missing() };
+    /// Counts a look that a caller takes who may load: a hit with what may be used, or, the first time, a miss.
+    pub(crate) fn count(&self, key: &Key<'_>, found: &Found, usable: Option<&Hit>, has_waited: bool) {
+        match (usable, has_waited) {
+            (Some(hit), _) => self.journal().note(key, as_hit(hit, found.took, found.is_stale())),
+            (None, true) => {}
+            (None, false) => {
+                let reason = if found.fresh().is_some() { MissReason::OtherType } else { found.why_missing() };
                 self.journal().note(key, What::Miss { reason: &reason, took: found.took });
             }
         }

@@ -43,6 +43,17 @@ enum Next<T> {
     Load(Option<(T, Timestamp)>),
 }
 
+/// What an entry is good for, for somebody who can load it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Use<'f> {
+    Serve(&'f Hit),
+    /// Serve it, and have it loaded again.
+    Renew(&'f Hit),
+    /// Load it; should that fail, this is better than nothing.
+    Fallback(&'f Hit),
+    Nothing,
+}
+
 impl BlockingCache {
     /// Says what is wanted; `None`, and a line in the log, if the key cannot be used.
     fn wanted(&self, key: &Key<'_>, timeout: Timeout, may_discover: bool) -> Option<Wanted> {
@@ -61,41 +72,51 @@ impl BlockingCache {
         first_look: Option<Instant>,
     ) -> (Next<T>, Instant) {
         let begun = first_look.unwrap_or_else(Instant::now);
-        let now = self.alias.clock.now();
-        let options = &wanted.options;
-        let (hit, is_stale) = match &found.state {
-            State::Fresh(hit) => (hit, false),
-            State::Stale(hit) => (hit, true),
-            State::Missing(reason) => {
-                if first_look.is_none() {
-                    self.journal().note(&wanted.key, What::Miss { reason, took: found.took });
-                }
-                return (Next::Load(None), begun);
-            }
-        };
-        let missed = |reason| {
+        let missed = |reason: &MissReason| {
             if first_look.is_none() {
-                self.journal().note(&wanted.key, What::Miss { reason: &reason, took: found.took });
+                self.journal().note(&wanted.key, What::Miss { reason, took: found.took });
             }
         };
-        let Some(value) = codec::decode::<T>(&hit.content) else {
-            missed(MissReason::OtherType);
+        let usage = self.use_of(found, &wanted.options);
+        let (Use::Serve(hit) | Use::Renew(hit) | Use::Fallback(hit)) = usage else {
+            missed(&found.why_missing());
             return (Next::Load(None), begun);
         };
-        let stale_for = if is_stale { stale_for(hit, now) } else { Duration::ZERO };
-        let may_serve = !is_stale || stale_for < options.stale_while_revalidate;
-        if !may_serve {
-            missed(MissReason::Expired);
-            let fallback = (stale_for < options.stale_if_error).then(|| (value, hit.created.unwrap_or(now)));
-            return (Next::Load(fallback), begun);
-        }
-        match first_look {
-            None => self.journal().note(&wanted.key, as_hit(hit, found.took, is_stale)),
-            Some(_) => self.journal().note(&wanted.key, What::Waited { took: begun.elapsed() }),
-        }
-        let is_due = is_stale || is_due_early(hit, options, now, || self.alias.chance.draw());
-        let next = if is_due && !hit.is_held(now) { Next::Refresh(value) } else { Next::Serve(value) };
+        let Some(value) = codec::decode::<T>(&hit.content) else {
+            missed(&MissReason::OtherType);
+            return (Next::Load(None), begun);
+        };
+        let served = |next| {
+            match first_look {
+                None => self.journal().note(&wanted.key, as_hit(hit, found.took, found.is_stale())),
+                Some(_) => self.journal().note(&wanted.key, What::Waited { took: begun.elapsed() }),
+            }
+            next
+        };
+        let next = match usage {
+            Use::Serve(_) => served(Next::Serve(value)),
+            Use::Renew(_) => served(Next::Refresh(value)),
+            _ => {
+                missed(&MissReason::Expired);
+                Next::Load(Some((value, hit.created.unwrap_or_else(|| self.alias.clock.now()))))
+            }
+        };
         (next, begun)
+    }
+
+    /// Tells what an entry is good for, for somebody who can load it.
+    pub(crate) fn use_of<'f>(&self, found: &'f Found, options: &LoadOptions) -> Use<'f> {
+        let now = self.alias.clock.now();
+        let (hit, is_due) = match &found.state {
+            State::Fresh(hit) => (hit, is_due_early(hit, options, now, || self.alias.chance.draw())),
+            State::Stale(hit) => match stale_for(hit, now) {
+                since if since < options.stale_while_revalidate => (hit, true),
+                since if since < options.stale_if_error => return Use::Fallback(hit),
+                _ => return Use::Nothing,
+            },
+            State::Missing(_) => return Use::Nothing,
+        };
+        if is_due && !hit.is_held(now) { Use::Renew(hit) } else { Use::Serve(hit) }
     }
 
     /// Returns a value that may be served instead of one that failed to load.

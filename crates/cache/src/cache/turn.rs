@@ -14,6 +14,7 @@ use crate::{
     error::Result,
     fill::{Caller, Fill, Outcome, Turn},
     key::Key,
+    timeout::Timeout,
 };
 
 /// The pauses between looks at a key that another process is loading.
@@ -275,10 +276,11 @@ impl Loading {
         self.cache.alias.basis(self.claim.as_ref(), tags, may_discover)
     }
 
-    /// Returns by how much of itself the settings lengthen a timeout.
+    /// Returns how the settings have a value kept.
     #[cfg(feature = "template")]
-    pub(crate) fn jitter(&self) -> f64 {
-        self.cache.load_options_or_default().jitter
+    pub(crate) fn keep_for(&self, timeout: Timeout, cost: Duration) -> Keep {
+        let options = self.cache.load_options_or_default();
+        Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, cost, ..Keep::default() }
     }
 
     /// Stores what was loaded, unless it was overtaken.

@@ -16,7 +16,7 @@ use actix_web::{
 };
 
 use super::pages::{self, Around, LookedUp, Pages, Rule, Site, State};
-use crate::Caches;
+use crate::{Caches, fill};
 
 /// Caches what a view answers, for this many seconds, by URL.
 ///
@@ -167,11 +167,15 @@ where
         }
         LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
+            let key = pending.key_in_making();
             around.set(State::Making(pending));
+            Ok(fill::loading(service.call(request), key).await?.map_into_left_body())
         }
-        LookedUp::Bypass(reason) => around.set(State::PassedBy(reason)),
+        LookedUp::Bypass(reason) => {
+            around.set(State::PassedBy(reason));
+            Ok(service.call(request).await?.map_into_left_body())
+        }
     }
-    Ok(service.call(request).await?.map_into_left_body())
 }
 
 /// Looks up and stores where no [`PageCache`](super::PageCache) is around.
@@ -198,7 +202,8 @@ where
         LookedUp::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
         LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
-            let made = service.call(request).await?;
+            let key = pending.key_in_making();
+            let made = fill::loading(service.call(request), key).await?;
             Ok(pages.finish(pending, made).await)
         }
     }

@@ -18,7 +18,7 @@ use super::{
     pages::{self, Around, Pages, Rule, Site, State},
     policy::request::SessionCookies,
 };
-use crate::Caches;
+use crate::{Caches, fill};
 
 /// Caches the pages of an app: those that [`cache_page`](super::cache_page) marks, and with
 /// [`site`](PageCache::site) all others too.
@@ -131,9 +131,10 @@ where
                 Ok(state) => state,
                 Err(page) => return Ok(request.into_response(page).map_into_right_body()),
             };
+            let key = if let State::Making(pending) = &state { pending.key_in_making() } else { None };
             let around = Around::new(Rc::clone(&pages), state);
             request.extensions_mut().insert(around.clone());
-            let made = service.call(request).await?;
+            let made = fill::loading(service.call(request), key).await?;
             Ok(match around.take() {
                 State::Open | State::Answered => made.map_into_left_body(),
                 State::PassedBy(reason) => pages::pass_by(&pages, reason, made),

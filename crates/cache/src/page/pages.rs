@@ -333,6 +333,12 @@ impl Pending {
         self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
     }
 
+    /// Returns the key that the page is made under, if it is to be stored. Who makes it must know: what is stored is not
+    /// made of copies that may be old.
+    pub(super) fn key_in_making(&self) -> Option<String> {
+        self.loading.as_ref().and_then(|_| self.cache.blocking().final_key(&self.id.key()).ok())
+    }
+
     /// Tells whether this is the page that a rule asks for.
     pub(super) fn is_for(&self, rule: &Rc<Rule>) -> bool {
         Rc::ptr_eq(&self.rule, rule)
@@ -414,7 +420,7 @@ impl Search {
             _ => None,
         };
         if let Some(found) = &self.found {
-            cache.blocking().count(&self.key, found, page.is_some(), has_waited);
+            cache.blocking().count(&self.key, found, found.fresh().filter(|_| page.is_some()), has_waited);
         }
         page
     }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::{Begin, Fragment, FragmentStore, Ticket, Vary, fragment_key};
 use crate::{
     BlockingCache, Caches,
-    alias::{Basis, Keep},
-    cache::{Loading, Patience, Queue, Step, into_bytes},
+    alias::Basis,
+    cache::{Loading, Patience, Queue, Step, Use, into_bytes},
     codec::Content,
     envelope::Codec,
     error::Result,
@@ -24,7 +24,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// What is known before the body runs.
 struct Opened {
-    loading: Box<Loading>,
+    loading: Loading,
     basis: Basis,
     started: Instant,
     _here: LoadingHere,
@@ -44,6 +44,7 @@ impl FragmentStore for Caches {
             fragment.unpack(std::str::from_utf8(&stored).ok()?).map(str::to_owned)
         };
         let mut queue: Option<Queue> = None;
+        let mut has_waited = false;
         loop {
             let opened = cache.final_key(fragment.key).and_then(|key| Ok((key, cache.find(fragment.key)?)));
             let (final_key, found) = match opened {
@@ -53,28 +54,33 @@ impl FragmentStore for Caches {
                     return Begin::Miss(Ticket::empty());
                 }
             };
-            let html = found.fresh().and_then(|hit| unpack(&hit.content));
-            cache.count(fragment.key, &found, html.is_some(), queue.is_some());
-            // A fragment inside of itself is rendered, and the outer one stored.
-            if html.is_none() && fill::is_loading(&final_key) {
-                return Begin::Miss(Ticket::empty());
-            }
+            let usage = cache.use_of(&found, cache.load_options_or_default());
+            let usable = match usage {
+                Use::Serve(hit) | Use::Renew(hit) => unpack(&hit.content).map(|html| (html, hit)),
+                Use::Fallback(_) | Use::Nothing => None,
+            };
+            let is_loading = fill::is_loading(&final_key);
             let queue = queue.get_or_insert_with(|| Queue::new(final_key.clone(), MAX_WAIT));
-            if let Some(html) = html {
+            if let (Some(_), Use::Renew(_), false) = (&usable, usage, is_loading) {
+                // One renders it anew, and the others are served meanwhile.
+                if let Step::Load(loading) = cache.take_turn(queue, fragment.key, &found, Patience::Hurries) {
+                    cache.count(fragment.key, &found, None, has_waited);
+                    return begun(*loading, &final_key, fragment);
+                }
+            }
+            cache.count(fragment.key, &found, usable.as_ref().map(|(_, hit)| *hit), has_waited);
+            has_waited = true;
+            if let Some((html, _)) = usable {
                 queue.leave();
                 return Begin::Hit(html);
             }
+            // A fragment inside of itself is rendered, and the outer one stored.
+            if is_loading {
+                return Begin::Miss(Ticket::empty());
+            }
             match cache.take_turn(queue, fragment.key, &found, Patience::Waits) {
                 Step::Look => {}
-                Step::Load(loading) => {
-                    return match loading.basis(fragment.tags, false) {
-                        Ok(basis) => {
-                            let _here = LoadingHere::new(&final_key);
-                            Begin::Miss(Ticket::new(Opened { loading, basis, started: Instant::now(), _here }))
-                        }
-                        Err(_) => Begin::Miss(Ticket::empty()),
-                    };
-                }
+                Step::Load(loading) => return begun(*loading, &final_key, fragment),
                 Step::Held | Step::Alone | Step::Failed(_) => return Begin::Miss(Ticket::empty()),
             }
         }
@@ -83,8 +89,7 @@ impl FragmentStore for Caches {
     fn finish(&self, fragment: &Fragment<'_>, ticket: Ticket, html: &str) {
         let Some(Opened { loading, basis, started, _here }) = ticket.open() else { return };
         let content = Content::Payload(Codec::Text, Bytes::from(fragment.pack(html)));
-        let keep =
-            Keep { timeout: fragment.timeout, jitter: loading.jitter(), cost: started.elapsed(), ..Keep::default() };
+        let keep = loading.keep_for(fragment.timeout, started.elapsed());
         // Why it was not stored is in the log already, and the page has its markup.
         let _ = loading.keep(&content, keep, basis, Vec::new());
     }
@@ -114,6 +119,13 @@ impl Caches {
         let cache = self.get(FRAGMENT_ALIAS).unwrap_or_else(|_| self.default_cache());
         cache.blocking().delete(fragment_key(name, vary))
     }
+}
+
+/// Has a fragment rendered that this caller may store.
+fn begun(loading: Loading, final_key: &str, fragment: &Fragment<'_>) -> Begin {
+    let Ok(basis) = loading.basis(fragment.tags, false) else { return Begin::Miss(Ticket::empty()) };
+    let _here = LoadingHere::new(final_key);
+    Begin::Miss(Ticket::new(Opened { loading, basis, started: Instant::now(), _here }))
 }
 
 fn cache(caches: &Caches, fragment: &Fragment<'_>) -> Option<BlockingCache> {

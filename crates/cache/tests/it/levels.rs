@@ -1,6 +1,11 @@
 //! Pages, fragments and values on every store, through the real middleware and the real template block.
 
-use std::{cell::Cell, rc::Rc, sync::Arc};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use actix_web::{
     App, HttpRequest, HttpResponse,
@@ -8,7 +13,8 @@ use actix_web::{
     web,
 };
 use larder_cache::{
-    Caches,
+    Caches, LoadOptions,
+    clock::Clock,
     conformance::Harness,
     page::{PageCache, cache_page},
     settings::AliasSettings,
@@ -80,6 +86,42 @@ pub(crate) fn a_fragment_is_made_once_until_it_is_invalidated<H: Harness>(harnes
     context.insert("user", "ann");
     let lazy = Lazy::new().value("made", || Ok::<_, std::io::Error>("sixth"));
     assert!(deployed.render_with("a.html", &context, lazy).unwrap().contains("<strong>sixth"), "old markup");
+}
+
+/// Of those who meet a stale fragment that may be served, one renders it anew.
+#[test]
+fn a_stale_fragment_is_served_while_one_renders_it_anew() {
+    let (clock, hand) = Clock::manual();
+    let mut settings = AliasSettings::default();
+    settings.load = LoadOptions::new().stale_while_revalidate(100);
+    let caches = Caches::builder().alias("default", settings).clock(clock).build().unwrap();
+    let source = r#"{% cache 60 cart %}{{ lazy(name="made") }}{% endcache %}"#;
+    let templates = Templates::builder().template("a.html", source).build(caches).unwrap();
+    let render = |made: Box<dyn FnOnce() -> String + Send>| {
+        let lazy = Lazy::new().value("made", move || Ok::<_, std::io::Error>(made()));
+        templates.render_with("a.html", &Context::new(), lazy).unwrap()
+    };
+    let says = |text: &'static str| Box::new(move || text.to_owned());
+    assert_eq!(render(says("old")), "old");
+    hand.advance(Duration::from_secs(70));
+    let (go, gone) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let renders = scope.spawn(|| {
+            render(Box::new(move || {
+                begin.send(()).unwrap();
+                gone.recv().unwrap();
+                "new".to_owned()
+            }))
+        });
+        begun.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!(render(says("never")), "old", "somebody renders it");
+        go.send(()).unwrap();
+        assert_eq!(renders.join().unwrap(), "new");
+    });
+    assert_eq!(render(says("never")), "new");
+    hand.advance(Duration::from_secs(161));
+    assert_eq!(render(says("newest")), "newest", "it was stale for too long");
 }
 
 /// Makes the tests of this module for one store.

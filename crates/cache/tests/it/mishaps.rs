@@ -12,6 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use actix_web::{
+    App,
+    test::{TestRequest, call_service, init_service, read_body},
+    web,
+};
 use futures_util::future::join_all;
 use larder_cache::{
     Caches, Expiry, Load, LoadOptions, Result,
@@ -20,6 +25,7 @@ use larder_cache::{
         locmem::{DEFAULT_MAX_BYTES, Locmem},
     },
     conformance::server::MemcachedServer,
+    page::{PageCache, cache_page},
     settings::{AliasSettings, NearSettings},
 };
 use tokio::time::sleep;
@@ -182,6 +188,34 @@ fn a_near_copy_does_not_make_an_old_value_look_new() {
     let shared = writer.get::<String>("outer").unwrap();
     assert_ne!(shared.as_deref(), Some("old"), "long after the bound, and by the process that invalidated");
     assert_eq!(outer(), "new");
+}
+
+#[actix_web::test]
+async fn a_page_is_not_made_of_copies() {
+    let store = Slow::new();
+    let near = NearSettings { stale_for: Duration::from_secs(60), max_entries: 100, max_bytes: 1 << 20 };
+    let (writer, reader) = (store.caches(|_| {}), store.caches(|settings| settings.near = Some(near)));
+    writer.default_cache().set("row", "old", 60).await.unwrap();
+    let cache = reader.default_cache();
+    assert_eq!(cache.get::<String>("row").await.unwrap().as_deref(), Some("old"));
+    writer.default_cache().set("row", "new", 60).await.unwrap();
+    let view = move || {
+        let cache = cache.clone();
+        async move { cache.get::<String>("row").await.unwrap().unwrap() }
+    };
+    let route = |mark: &'static str| match mark {
+        "marked" => web::get().to(view.clone()).wrap(cache_page(60)),
+        _ => web::get().to(view.clone()),
+    };
+    let pages = PageCache::new(reader.clone());
+    let app = App::new().route("/marked", route("marked")).route("/plain", route("plain"));
+    let app = init_service(app.wrap(pages)).await;
+    let get = async |uri| {
+        let request = TestRequest::get().uri(uri).insert_header(("host", "a")).to_request();
+        read_body(call_service(&app, request).await).await
+    };
+    assert_eq!(get("/plain").await, "old", "what is not kept may be as old as the settings say");
+    assert_eq!(get("/marked").await, "new");
 }
 
 #[actix_web::test]

@@ -33,6 +33,8 @@ pub(crate) struct Proxy {
 
 struct Shared {
     trips: AtomicUsize,
+    /// How many bytes the server has answered.
+    answered: AtomicUsize,
     answers: Mutex<Answers>,
     random: Random,
     is_over: AtomicBool,
@@ -45,6 +47,7 @@ impl Proxy {
         let (address, server) = (listener.local_addr().unwrap(), server.to_owned());
         let shared = Arc::new(Shared {
             trips: AtomicUsize::new(0),
+            answered: AtomicUsize::new(0),
             answers: Mutex::new(Answers::Arrive),
             random: Random::new(7),
             is_over: AtomicBool::new(false),
@@ -73,6 +76,11 @@ impl Proxy {
         self.shared.trips.load(SeqCst)
     }
 
+    /// Returns how many bytes were answered so far.
+    pub(crate) fn answered_bytes(&self) -> usize {
+        self.shared.answered.load(SeqCst)
+    }
+
     /// Says what becomes of the answers from now on.
     pub(crate) fn set(&self, answers: Answers) {
         *self.shared.answers.lock().unwrap() = answers;
@@ -90,6 +98,7 @@ impl Drop for Proxy {
 impl Shared {
     /// Spoils an answer as it was told; tells whether it is to arrive.
     fn spoil(&self, answer: &mut [u8]) -> bool {
+        self.answered.fetch_add(answer.len(), SeqCst);
         let answers = *self.answers.lock().unwrap();
         match answers {
             Answers::AreDamaged if !answer.is_empty() && self.random.below(50) == 0 => {

@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | look-up: `get`, `has_key`, `ttl`, `get_or_set` that hits | 1 | with the tags that the handle names |
 //! | look-up of an entry with tags that the handle does not name | 2 | entry, tags |
-//! | look-up that finds a copy in this process | 0 | |
+//! | look-up that finds a copy in this process | 0 | 2 where a copy must not be old; the value stays where it is |
 //! | `get_many` of any number up to 100, less the named tags | 1 | 2 with tags that the handle does not name |
 //! | `get_or_set` that loads | 4 | look-up, ticket, and two to replace the ticket |
 //! | with tags | 5 | their versions; each that has none yet costs one more |
@@ -203,6 +203,24 @@ fn a_copy_costs_nothing() {
     assert_eq!(counted.trips(|_| counted.cache.get::<String>("key.7").unwrap().unwrap()), 0);
     assert_eq!(counted.trips(|_| cache.get_or_set("key.7", 60, load).unwrap()), 0);
     assert_eq!(counted.trips(|_| counted.cache.get_many::<String, _>(&keys).unwrap()), 0);
+}
+
+#[test]
+fn of_a_copy_that_must_not_be_old_only_the_value_stays_where_it_is() {
+    let near = NearSettings { stale_for: Duration::ZERO, max_entries: 100, max_bytes: 1_000_000 };
+    let counted = Counted::with(|settings| {
+        settings.near = Some(near);
+        settings.compress_above = None;
+    });
+    let cache = counted.cache.clone().tags(["a", "b"]);
+    let value = "x".repeat(100_000);
+    cache.set("key", &value, 600).unwrap();
+    assert_eq!(counted.cache.get("key").unwrap().as_ref(), Some(&value));
+    let before = counted.proxy.answered_bytes();
+    assert_eq!(counted.trips(|_| assert_eq!(counted.cache.get("key").unwrap().as_ref(), Some(&value))), 2);
+    assert!(counted.proxy.answered_bytes() - before < 10_000);
+    cache.set("key", "new", 600).unwrap();
+    assert_eq!(counted.cache.get::<String>("key").unwrap().as_deref(), Some("new"));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use memcache::exp::{
 };
 
 use super::{
-    Address, Backend, Capabilities, Entry, Expiry, Replacement, STATS, Settings, Stats, Value, WITHOUT_CAS,
+    Address, Backend, Capabilities, Changed, Entry, Expiry, Replacement, STATS, Settings, Stats, Value, WITHOUT_CAS,
     capabilities, decode, decode_counter, encode, exptime, label, too_large,
 };
 use crate::{
@@ -240,6 +240,25 @@ impl Backend for Server {
     fn get(&self, key: &str) -> Result<Option<Entry>> {
         let found = self.connected()?.client.run(self.read(key)).map_err(|error| self.failed(error))?;
         Ok(self.entry(found))
+    }
+
+    /// The stamp is the number for compare-and-swap. A server that was restarted counts from one again: the caller reads
+    /// the generation of its entries after it, which went with that server's memory.
+    fn get_changed(&self, key: &str, stamp: Option<u64>) -> Result<Changed> {
+        let client = &self.connected()?.client;
+        if stamp.is_some() {
+            let found = client.run(Get::new(key).without_value().meta(Meta::NONE.cas()));
+            let found = found.map_err(|error| self.failed(error))?;
+            if !found.hit() {
+                return Ok(Changed::Missing);
+            }
+            if !found.is_stale() && found.item.cas.filter(|cas| *cas != 0) == stamp {
+                return Ok(Changed::No);
+            }
+        }
+        let found = client.run(Get::new(key).meta(Meta::NONE.ttl().cas())).map_err(|error| self.failed(error))?;
+        let cas = found.item.cas.filter(|cas| *cas != 0);
+        Ok(self.entry(found).map_or(Changed::Missing, |entry| Changed::Yes(entry, cas)))
     }
 
     fn set(&self, key: &str, value: &Value, expiry: Expiry) -> Result<()> {
