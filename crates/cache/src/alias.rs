@@ -4,16 +4,18 @@
 //! does. `alias/find.rs` looks up, `alias/ticket.rs` loads, this file has the other verbs.
 
 mod find;
+mod note;
 mod ticket;
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 pub(crate) use self::{
     find::{Copies, Found, Hit, State},
+    note::Notes,
     ticket::{Basis, Claim, Claimed, Finished, Tickets},
 };
 use crate::{
@@ -53,12 +55,13 @@ pub(crate) struct Alias {
     pub(crate) deadline: Duration,
     pub(crate) clock: Clock,
     pub(crate) chance: Chance,
-    pub(crate) journal: Journal,
+    pub(crate) journal: Arc<Journal>,
     pub(crate) remembered: Remembered,
     pub(crate) generations: Generations,
     pub(crate) tickets: Tickets,
     /// Tags whose invalidation was told to some servers and not to others.
     pub(crate) half_told: Mutex<BTreeSet<String>>,
+    pub(crate) notes: Notes,
 }
 
 /// How a value is kept.
@@ -286,8 +289,9 @@ impl Alias {
     pub(crate) fn invalidate_tags(&self, names: &[String], cause: Option<&str>) -> Result<()> {
         check_tags(names)?;
         let result = self.tell_of_tags(names);
-        if result.is_err() {
-            self.half_told().extend(names.iter().cloned());
+        match &result {
+            Ok(()) => self.note_tags(names, cause),
+            Err(_) => self.half_told().extend(names.iter().cloned()),
         }
         for name in names {
             let key = Key::tag(name);
@@ -325,6 +329,7 @@ impl Alias {
         if !names.is_empty() && self.tell_of_tags(&names).is_ok() {
             self.half_told().retain(|name| !names.contains(name));
         }
+        self.write_notes();
     }
 
     fn half_told(&self) -> MutexGuard<'_, BTreeSet<String>> {

@@ -41,7 +41,9 @@ use crate::{
 };
 
 pub use blocking::BlockingCache;
-pub(crate) use load::{Use, as_hit};
+#[cfg(feature = "template")]
+pub(crate) use load::Use;
+pub(crate) use load::as_hit;
 #[cfg(any(feature = "page", feature = "template"))]
 pub(crate) use turn::{Loading, Patience, Queue, Step};
 

@@ -42,6 +42,7 @@ pub struct BackendContext<'a> {
     pub clock: Clock,
     #[cfg_attr(not(feature = "database"), expect(dead_code, reason = "only that store has use for it"))]
     database_url: Option<&'a str>,
+    journal: &'a Arc<Journal>,
 }
 
 impl BackendContext<'_> {
@@ -96,7 +97,8 @@ impl Caches {
     pub fn local() -> Self {
         let settings = AliasSettings::default();
         let store = Locmem::new(Options::new(), DEFAULT_MAX_BYTES);
-        let cache = cache(DEFAULT_ALIAS, &settings, Box::new(store), Clock::system(), Vec::new().into());
+        let journal = Arc::new(Journal::new(DEFAULT_ALIAS, Clock::system(), Vec::new().into()));
+        let cache = cache(&settings, Box::new(store), Clock::system(), journal);
         Caches(Arc::new(BTreeMap::from([(DEFAULT_ALIAS.to_owned(), (settings, cache))])))
     }
 
@@ -214,10 +216,12 @@ impl CachesBuilder {
         for (alias, settings) in &self.aliases {
             let name = format!("caches.{alias}");
             let database_url = self.database_url.as_deref();
-            let context = BackendContext { name: &name, settings, clock: self.clock.clone(), database_url };
+            let journal = Arc::new(Journal::new(alias, self.clock.clone(), Arc::clone(&observers)));
+            let clock = self.clock.clone();
+            let context = BackendContext { name: &name, settings, clock, database_url, journal: &journal };
             match self.store(&context) {
                 Ok(store) => {
-                    let cache = cache(alias, settings, store, self.clock.clone(), Arc::clone(&observers));
+                    let cache = cache(settings, store, self.clock.clone(), journal);
                     table.insert(alias.clone(), (settings.clone(), cache));
                 }
                 Err(error) => problems.extend(error.problems),
@@ -308,7 +312,8 @@ fn keep_maintained(name: &str, alias: Weak<Alias>) {
     }
 }
 
-fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock, observers: Observers) -> Cache {
+fn cache(settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock, journal: Arc<Journal>) -> Cache {
+    let alias = journal.alias();
     let keys = KeySpace::new(&settings.key_prefix, settings.invalid_keys);
     let is_shared = store.capabilities().sharing != Sharing::Process;
     if settings.near.is_some() && !is_shared {
@@ -334,17 +339,19 @@ fn cache(alias: &str, settings: &AliasSettings, store: Box<dyn Backend>, clock: 
         load_options: settings.load.clone(),
         compress_above: settings.compress_above,
         deadline: settings.deadline,
-        journal: Journal::new(alias, clock.clone(), observers),
+        journal,
         clock,
         chance: Chance::new(),
         remembered: Default::default(),
         tickets: Default::default(),
         half_told: Default::default(),
+        notes: Default::default(),
     })
 }
 
 fn guarded(context: &BackendContext<'_>, store: Box<dyn Backend>) -> Box<dyn Backend> {
-    Box::new(Guarded::new(context.settings.address(), store, context.clock.clone()))
+    let guarded = Guarded::new(context.settings.address(), store, context.clock.clone());
+    Box::new(guarded.reporting(Some(Arc::clone(context.journal))))
 }
 
 /// Reads the options that the stores have in common that bound themselves.
@@ -384,7 +391,8 @@ fn memcached(context: &BackendContext<'_>) -> Result<Box<dyn Backend>, SettingsE
     if context.settings.location.is_empty() {
         return Err(context.problem("location", "must list servers, as in memcached://127.0.0.1:11211"));
     }
-    let mut settings = Settings::new(context.settings.location.clone()).clock(context.clock.clone());
+    let settings = Settings::new(context.settings.location.clone()).clock(context.clock.clone());
+    let mut settings = settings.reporting(Arc::clone(context.journal));
     let mut options = context.options();
     let drivers = [
         ("meta", Driver::Meta),

@@ -28,7 +28,7 @@ use self::{groups::Groups, history::History};
 pub use crate::envelope::Unreadable;
 use crate::{
     clock::{Clock, Timestamp},
-    error::Error,
+    error::{Causes, Error},
     key::Key,
     timeout::Expiry,
 };
@@ -199,6 +199,22 @@ pub enum What<'a> {
         /// Whether only what stands under the prefix of the alias.
         prefix_only: bool,
     },
+    /// The store, or one server of it, failed; pages are made without it.
+    StoreFailed {
+        /// Its address.
+        store: &'a str,
+        /// How.
+        error: &'a Error,
+        /// Whether it had failed before and not answered since.
+        again: bool,
+    },
+    /// The store, or one server of it, answers again.
+    StoreAnswers {
+        /// Its address.
+        store: &'a str,
+        /// For how long it did not.
+        outage: Duration,
+    },
 }
 
 impl fmt::Debug for What<'_> {
@@ -210,8 +226,12 @@ impl fmt::Debug for What<'_> {
 impl What<'_> {
     fn level(&self) -> Level {
         match self {
-            What::Invalidated { .. } | What::Expired { .. } | What::Cleared { .. } => Level::Info,
-            What::InvalidationFailed { .. } | What::LoadFailed { background: true, .. } => Level::Warn,
+            What::Invalidated { .. } | What::Expired { .. } | What::Cleared { .. } | What::StoreAnswers { .. } => {
+                Level::Info
+            }
+            What::InvalidationFailed { .. }
+            | What::LoadFailed { background: true, .. }
+            | What::StoreFailed { again: false, .. } => Level::Warn,
             _ => Level::Debug,
         }
     }
@@ -232,6 +252,9 @@ impl What<'_> {
             What::InvalidationFailed { .. } => "invalidation kept until the store answers",
             What::Cleared { prefix_only: false, .. } => "cleared the whole store",
             What::Cleared { prefix_only: true, .. } => "cleared the prefix",
+            What::StoreFailed { again: false, .. } => "store failed, pages are answered without it",
+            What::StoreFailed { again: true, .. } => "store failed again",
+            What::StoreAnswers { .. } => "store answers again",
         }
     }
 
@@ -271,6 +294,14 @@ impl What<'_> {
             What::InvalidationFailed { cause: why, error } => {
                 cause(why, field);
                 field("error", error);
+            }
+            What::StoreFailed { store, error, .. } => {
+                field("store", store);
+                field("error", &Causes(*error));
+            }
+            What::StoreAnswers { store, outage } => {
+                field("store", store);
+                field("outage_ms", &outage.as_millis());
             }
         }
     }
@@ -332,6 +363,7 @@ pub(crate) struct Counted<'a> {
     groups: Vec<GroupStats>,
     clears: u64,
     failed_invalidations: u64,
+    outages: u64,
 }
 
 /// Counts, logs and hands on the decisions of one alias.
@@ -341,6 +373,7 @@ pub(crate) struct Journal {
     observers: Observers,
     clears: AtomicU64,
     failed_invalidations: AtomicU64,
+    outages: AtomicU64,
     groups: Groups,
     history: History,
 }
@@ -359,9 +392,14 @@ impl Journal {
             observers,
             clears: AtomicU64::new(0),
             failed_invalidations: AtomicU64::new(0),
+            outages: AtomicU64::new(0),
             groups: Groups::default(),
             history: History::default(),
         }
+    }
+
+    pub(crate) fn alias(&self) -> &str {
+        &self.alias
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -381,6 +419,7 @@ impl Journal {
             groups: self.groups.all(),
             clears: self.clears.load(Ordering::Relaxed),
             failed_invalidations: self.failed_invalidations.load(Ordering::Relaxed),
+            outages: self.outages.load(Ordering::Relaxed),
         }
     }
 
@@ -442,21 +481,16 @@ impl Journal {
             let count = if is_done { &self.clears } else { &self.failed_invalidations };
             count.fetch_add(1, Ordering::Relaxed);
         }
+        if let What::StoreFailed { again: false, .. } = what {
+            self.outages.fetch_add(1, Ordering::Relaxed);
+        }
         self.tell(None, &what);
     }
 
     fn tell(&self, key: Option<&Key<'_>>, what: &What<'_>) {
-        if log::log_enabled!(target: TARGET, what.level()) {
-            let (label, field) = key.map_or(("", ""), |key| (key.label(), key.kind().field()));
-            let mut fields: Vec<(&str, String)> = Vec::with_capacity(6);
-            if key.is_some() {
-                fields.push((field, label.to_owned()));
-            }
-            fields.push(("alias", self.alias.clone()));
-            what.fields(&mut |name, value| fields.push((name, value.to_string())));
-            let fields: Vec<(&str, &dyn Display)> =
-                fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
-            line(what.level(), what.message(), &fields);
+        match key {
+            Some(key) => log(what, &[(key.kind().field(), &key.label()), ("alias", &self.alias)]),
+            None => log(what, &[("alias", &self.alias)]),
         }
         if !self.observers.is_empty() && !IN_OBSERVER.replace(true) {
             for observer in &*self.observers {
@@ -478,6 +512,17 @@ fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &W
     if observed.is_err() {
         SAID.call_once(|| log::error!("an observer of the cache panicked; mend it, the cache goes on without it"));
     }
+}
+
+/// Writes the line of something that happened, if anybody wants to read it.
+pub(crate) fn log(what: &What<'_>, about: &[(&str, &dyn Display)]) {
+    if !log::log_enabled!(target: TARGET, what.level()) {
+        return;
+    }
+    let mut fields: Vec<(&str, String)> = about.iter().map(|(name, value)| (*name, value.to_string())).collect();
+    what.fields(&mut |name, value| fields.push((name, value.to_string())));
+    let fields: Vec<(&str, &dyn Display)> = fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
+    line(what.level(), what.message(), &fields);
 }
 
 /// Writes one line of the target `cache`.

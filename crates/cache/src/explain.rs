@@ -88,7 +88,8 @@ pub struct TagFacts {
     pub name: String,
     /// Whether it has the version that the entry remembers.
     pub is_current: bool,
-    /// Its last invalidation by this process.
+    /// Its last invalidation by this process, or by another one, which then stands in the cause: that is known a second or
+    /// two later, and only looked for if the tag has changed.
     pub invalidated: Option<Invalidation>,
 }
 
@@ -131,10 +132,12 @@ impl Alias {
     fn explain_tags<'t>(&self, tags: impl Iterator<Item = (&'t str, u64)>) -> Result<Vec<TagFacts>> {
         let tags: Vec<(&str, u64)> = tags.collect();
         let current = self.current_versions(tags.iter().map(|(name, _)| *name))?;
-        let facts = tags.into_iter().zip(current).map(|((name, version), current)| TagFacts {
-            name: name.to_owned(),
-            is_current: current == Some(version),
-            invalidated: self.journal.last_invalidation(&Key::tag(name)),
+        let facts = tags.into_iter().zip(current).map(|((name, version), current)| {
+            let is_current = current == Some(version);
+            let here = self.journal.last_invalidation(&Key::tag(name));
+            let elsewhere = if is_current { None } else { self.noted(name) };
+            let invalidated = here.into_iter().chain(elsewhere).max_by_key(|invalidation| invalidation.at);
+            TagFacts { name: name.to_owned(), is_current, invalidated }
         });
         Ok(facts.collect())
     }

@@ -93,6 +93,11 @@ impl<'a> Key<'a> {
         Key { kind: Kind::Alias, label: Cow::Borrowed("any_tag"), digest: None }
     }
 
+    /// Makes the key of the note of who invalidated a tag.
+    pub(crate) fn note(tag: &str) -> Key<'static> {
+        Key { kind: Kind::Alias, label: Cow::Owned(format!("note/{tag}")), digest: None }
+    }
+
     /// Makes a key whose identity is the digest; the label is for people.
     #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn digested(kind: Kind, label: impl Into<Cow<'a, str>>, digest: Digested) -> Self {

@@ -76,6 +76,7 @@ impl Found {
         matches!(self.state, State::Stale(_))
     }
 
+    #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn fresh(&self) -> Option<&Hit> {
         match &self.state {
             State::Fresh(hit) => Some(hit),

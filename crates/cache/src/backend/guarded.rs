@@ -15,24 +15,20 @@
 
 use std::{
     collections::HashMap,
-    error, fmt,
-    fmt::Display,
-    io,
+    error, fmt, io,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
-use log::Level;
-
 use super::{Backend, Capabilities, Changed, Entry, Replacement, Stats, Value};
 use crate::{
     breaker::{Breaker, Failure},
     clock::Clock,
-    error::{Causes, Error, Result},
-    events,
+    error::{Error, Result},
+    events::{self, What},
     timeout::Expiry,
 };
 
@@ -50,6 +46,8 @@ pub(crate) struct Guarded<B: ?Sized> {
     disturbed: AtomicBool,
     condition: Mutex<Condition>,
     delivery: Mutex<()>,
+    /// Who is told of outages: the alias that the store belongs to.
+    reports: Option<Arc<events::Journal>>,
     inner: Box<B>,
 }
 
@@ -161,7 +159,20 @@ impl<B: Backend + ?Sized> Guarded<B> {
             disturbed: AtomicBool::new(false),
             condition: Mutex::new(Condition { breaker: Breaker::new(), journal: Journal::default() }),
             delivery: Mutex::new(()),
+            reports: None,
             inner,
+        }
+    }
+
+    /// Says who is told of outages; else they are only logged.
+    pub(crate) fn reporting(self, reports: Option<Arc<events::Journal>>) -> Self {
+        Guarded { reports, ..self }
+    }
+
+    fn report(&self, what: What<'_>) {
+        match &self.reports {
+            Some(journal) => journal.note_alias(what),
+            None => events::log(&what, &[]),
         }
     }
 
@@ -228,8 +239,7 @@ impl<B: Backend + ?Sized> Guarded<B> {
         }
         drop(condition);
         if let Some(outage) = outage {
-            let fields: [(&str, &dyn Display); 2] = [("store", &self.store), ("outage_ms", &outage.as_millis())];
-            events::line(Level::Info, "store answers again", &fields);
+            self.report(What::StoreAnswers { store: &self.store, outage });
         }
     }
 
@@ -241,12 +251,7 @@ impl<B: Backend + ?Sized> Guarded<B> {
             self.disturbed.store(true, Ordering::SeqCst);
             condition.breaker.failure(self.clock.now(), failure)
         };
-        let fields: [(&str, &dyn Display); 2] = [("store", &self.store), ("error", &Causes(error))];
-        if begins {
-            events::line(Level::Warn, "store failed, pages are answered without it", &fields);
-        } else {
-            events::line(Level::Debug, "store failed again", &fields);
-        }
+        self.report(What::StoreFailed { store: &self.store, error, again: !begins });
     }
 
     fn note(&self, touches: Touches<'_>) {
@@ -385,6 +390,7 @@ mod tests {
         backend::Sharing,
         breaker::{FAILURES_TO_OPEN, TRIAL_INTERVAL},
         clock::ClockHand,
+        error::Causes,
     };
 
     /// A store that can be switched off while it keeps its values, and counts what it is asked.

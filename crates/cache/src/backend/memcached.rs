@@ -41,6 +41,7 @@ use super::{Backend, Capabilities, Changed, Entry, Replacement, Sharing, Stats, 
 use crate::{
     clock::{Clock, Timestamp},
     error::{Error, Result},
+    events::Journal,
     timeout::Expiry,
 };
 
@@ -127,6 +128,7 @@ pub struct Settings {
     #[cfg(feature = "memcached-r2d2")]
     tls: Option<Tls>,
     clock: Clock,
+    reports: Option<Arc<Journal>>,
 }
 
 #[cfg(feature = "memcached-r2d2")]
@@ -163,7 +165,14 @@ impl Settings {
             #[cfg(feature = "memcached-r2d2")]
             tls: None,
             clock: Clock::system(),
+            reports: None,
         }
+    }
+
+    /// Says who is told of outages.
+    pub(crate) fn reporting(mut self, reports: Arc<Journal>) -> Self {
+        self.reports = Some(reports);
+        self
     }
 
     /// Chooses the driver. Left alone, it is [`Driver::Meta`] unless the servers need the other one.
@@ -328,6 +337,7 @@ impl Memcached {
             };
             let address = address.to_string();
             let guarded = Guarded::new(label(&address), inner, settings.clock.clone());
+            let guarded = guarded.reporting(settings.reports.clone());
             Ok(Server { seed: mix(fnv1a(address.as_bytes())), address, guarded })
         };
         let servers = addresses.iter().map(server).collect::<Result<Arc<[_]>>>()?;

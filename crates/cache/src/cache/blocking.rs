@@ -362,6 +362,7 @@ impl BlockingCache {
     }
 
     /// Counts a look that a caller takes who may load: a hit with what may be used, or, the first time, a miss.
+    #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn count(&self, key: &Key<'_>, found: &Found, usable: Option<&Hit>, has_waited: bool) {
         match (usable, has_waited) {
             (Some(hit), _) => self.journal().note(key, as_hit(hit, found.took, found.is_stale())),

@@ -14,7 +14,6 @@ use crate::{
     error::Result,
     fill::{Caller, Fill, Outcome, Turn},
     key::Key,
-    timeout::Timeout,
 };
 
 /// The pauses between looks at a key that another process is loading.
@@ -278,7 +277,7 @@ impl Loading {
 
     /// Returns how the settings have a value kept.
     #[cfg(feature = "template")]
-    pub(crate) fn keep_for(&self, timeout: Timeout, cost: Duration) -> Keep {
+    pub(crate) fn keep_for(&self, timeout: crate::Timeout, cost: Duration) -> Keep {
         let options = self.cache.load_options_or_default();
         Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, cost, ..Keep::default() }
     }

@@ -223,7 +223,11 @@ impl Tally {
             }
             What::Overtaken { .. } => drop(add(&self.overtaken, 1)),
             What::Invalidated { .. } | What::Expired { .. } => drop(add(&self.invalidations, 1)),
-            What::NotStored { .. } | What::InvalidationFailed { .. } | What::Cleared { .. } => {}
+            What::NotStored { .. }
+            | What::InvalidationFailed { .. }
+            | What::Cleared { .. }
+            | What::StoreFailed { .. }
+            | What::StoreAnswers { .. } => {}
         }
     }
 }

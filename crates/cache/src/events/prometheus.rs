@@ -40,6 +40,9 @@ pub(crate) fn render(aliases: &[Counted<'_>]) -> String {
     page.alias_counter("invalidation_failures", "Invalidations that a store did not hear of at once.", |counted| {
         counted.failed_invalidations
     });
+    page.alias_counter("outages", "How often the store, or one server of it, stopped to answer.", |counted| {
+        counted.outages
+    });
     page.text
 }
 

@@ -163,7 +163,7 @@ where
     match found {
         LookedUp::Page(page) => {
             around.set(State::Answered);
-            return Ok(request.into_response(page).map_into_right_body());
+            Ok(request.into_response(page).map_into_right_body())
         }
         LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;

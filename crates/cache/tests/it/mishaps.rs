@@ -472,3 +472,18 @@ fn a_batch_keeps_what_belongs_to_the_server_that_answers() {
     assert_eq!(asked[0], 20);
     assert!((1..20).contains(&asked[2]), "asked for {asked:?}");
 }
+
+#[test]
+fn an_explanation_names_the_process_that_invalidated_a_tag() {
+    let store = Slow::new();
+    let (here, there) = (store.caches(|_| {}), store.caches(|_| {}));
+    let (here, there) = (here.default_cache().blocking(), there.default_cache().blocking());
+    here.clone().tags(["object:7"]).set("key", "value", 60).unwrap();
+    there.because("post_save Object#7").invalidate_tags(["object:7"]).unwrap();
+    let wanted = format!("by process {}, post_save Object#7", std::process::id());
+    let begun = Instant::now();
+    while !here.explain("key").unwrap().to_string().contains(&wanted) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "{}", here.explain("key").unwrap());
+        thread::sleep(ms(50));
+    }
+}
