@@ -37,13 +37,18 @@
 //! # });
 //! ```
 
+mod answer;
 mod cache_page;
+mod invalidation;
 mod key;
 mod page_cache;
 mod pages;
+mod pending;
 pub mod policy;
+mod private;
 mod stored;
 
-pub use cache_page::{CachePage, CachePageService, cache_page};
+pub use cache_page::{CachePage, CachePageService, cache_by_headers, cache_page};
 pub use page_cache::{PageCache, PageCacheService};
-pub use policy::{Bypass, NotStored, PageOutcome};
+pub use policy::{Bypass, Forward, NotStored, PageOutcome};
+pub use private::{add_tags, mark_private};

@@ -413,6 +413,12 @@ impl BlockingCache {
         self.alias.put(key, self.key_version(), content, keep)
     }
 
+    /// Deletes entries by their keys, whatever they are of.
+    #[cfg(feature = "page")]
+    pub(crate) fn delete_keys(&self, keys: &[Key<'_>]) -> Result<usize> {
+        self.alias.delete_many(keys, self.key_version(), self.cause())
+    }
+
     /// Replaces an entry, if it still is as it was found, by another one of its generation.
     #[cfg(feature = "page")]
     pub(crate) fn replace_kept(

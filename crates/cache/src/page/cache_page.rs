@@ -12,6 +12,7 @@ use actix_web::{
     Error, HttpMessage, HttpRequest,
     body::{EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
+    http::StatusCode,
     web,
 };
 
@@ -33,6 +34,20 @@ use crate::{Caches, fill};
 /// ```
 pub fn cache_page(seconds: u64) -> CachePage {
     CachePage { rule: Rule::new(Duration::from_secs(seconds)) }
+}
+
+/// Caches what answers say that may be cached, for as long as they say, and those that say nothing for this many seconds:
+/// what a cache before another server does. `Cache-Control`, `Expires` and `Vary` decide; mostly for
+/// [`PageCache::site`](super::PageCache::site).
+///
+/// # Examples
+/// ```
+/// use larder_cache::{Caches, page::{PageCache, cache_by_headers}};
+///
+/// let gateway = PageCache::new(Caches::local()).site(cache_by_headers(0));
+/// ```
+pub fn cache_by_headers(default_seconds: u64) -> CachePage {
+    CachePage { rule: Rule { by_headers: true, ..Rule::new(Duration::from_secs(default_seconds)) } }
 }
 
 /// The mark that [`cache_page`] makes.
@@ -86,6 +101,76 @@ impl CachePage {
         self
     }
 
+    /// Stores answers with these statuses too that say nothing of how long they last. Without it 200 alone; others are
+    /// stored if they say so themselves, as in `Cache-Control: max-age=60`.
+    #[must_use]
+    pub fn statuses(mut self, statuses: impl IntoIterator<Item = StatusCode>) -> Self {
+        self.rule.statuses = statuses.into_iter().collect();
+        self
+    }
+
+    /// Serves the page for so many seconds after its time while it is made anew in the background (RFC 5861, section 3).
+    /// Goes before the settings of the alias; what the answer says itself goes before both.
+    #[must_use]
+    pub fn stale_while_revalidate(mut self, seconds: u64) -> Self {
+        self.rule.stale_while_revalidate = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Serves the page for so many seconds after its time if it cannot be made: the view fails or answers 500, 502, 503 or
+    /// 504 (RFC 5861, section 4).
+    #[must_use]
+    pub fn stale_if_error(mut self, seconds: u64) -> Self {
+        self.rule.stale_if_error = Some(Duration::from_secs(seconds));
+        self
+    }
+
+    /// Keeps pages apart by these headers of the request, as if each answer named them in `Vary`.
+    ///
+    /// # Panics
+    /// If one is no name of a header.
+    #[must_use]
+    pub fn vary_on_headers<'n>(mut self, names: impl IntoIterator<Item = &'n str>) -> Self {
+        let names = names.into_iter().map(|name| match name.to_ascii_lowercase().parse() {
+            Ok(name) => name,
+            Err(_) => panic!("{name:?} is no name of a header"),
+        });
+        self.rule.vary_on_headers.extend(names);
+        self
+    }
+
+    /// Keeps pages apart by this cookie alone, whatever other cookies there are. If it is the session's, each visitor has
+    /// pages of his own, and [`mark_private`](super::mark_private) no longer keeps them from being stored.
+    #[must_use]
+    pub fn vary_on_cookie(mut self, name: impl Into<String>) -> Self {
+        self.rule.vary_on_cookies.push(name.into());
+        self
+    }
+
+    /// Keeps pages apart by what this says of a request: the language it negotiates, the tenant it belongs to.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::page::cache_page;
+    ///
+    /// let mark = cache_page(300).vary_on(|request| {
+    ///     let languages = request.headers().get("accept-language").and_then(|field| field.to_str().ok());
+    ///     if languages.is_some_and(|languages| languages.starts_with("de")) { "de" } else { "en" }.to_owned()
+    /// });
+    /// ```
+    #[must_use]
+    pub fn vary_on(mut self, distinguish: impl Fn(&HttpRequest) -> String + Send + Sync + 'static) -> Self {
+        self.rule.vary_on = Some(Arc::new(distinguish));
+        self
+    }
+
+    /// Counts only these query parameters: pages are kept and made without any other.
+    #[must_use]
+    pub fn query<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        self.rule.query = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
     pub(super) fn into_rule(self) -> Rule {
         self.rule
     }
@@ -103,6 +188,7 @@ where
     type Future = Ready<Result<Self::Transform, Self::InitError>>;
 
     fn new_transform(&self, service: S) -> Self::Future {
+        self.rule.register();
         ready(Ok(CachePageService { service: Rc::new(service), rule: Rc::new(self.rule.clone()) }))
     }
 }
@@ -143,7 +229,7 @@ async fn inside<S, B>(
     service: &S,
     rule: Rc<Rule>,
     around: &Around,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
@@ -153,7 +239,7 @@ where
         State::Expected(pending) if pending.is_for(&rule) => LookedUp::Missing(pending),
         other => {
             // Looked up for another rule; nobody shall wait for that while this view answers.
-            if let State::Expected(pending) | State::Making(pending) = other {
+            if let State::Expected(mut pending) | State::Making(mut pending) = other {
                 pending.give_up().await;
             }
             pages.learn(&request, &rule);
@@ -165,8 +251,10 @@ where
             around.set(State::Answered);
             Ok(request.into_response(page).map_into_right_body())
         }
-        LookedUp::Missing(mut pending) => {
+        // This worker meets the path for the first time: who asked has the page made.
+        LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
+            pending.prepare(&mut request, &pages);
             let key = pending.key_in_making();
             around.set(State::Making(pending));
             Ok(fill::loading(service.call(request), key).await?.map_into_left_body())
@@ -182,7 +270,7 @@ where
 async fn alone<S, B>(
     service: &S,
     rule: &Rc<Rule>,
-    request: ServiceRequest,
+    mut request: ServiceRequest,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
@@ -200,11 +288,12 @@ where
     match pages.look_up(&request, rule).await {
         LookedUp::Page(page) => Ok(request.into_response(page).map_into_right_body()),
         LookedUp::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
-        LookedUp::Missing(mut pending) => {
+        LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
+            pending.prepare(&mut request, &pages);
             let key = pending.key_in_making();
             let made = fill::loading(service.call(request), key).await?;
-            Ok(pages.finish(pending, made).await)
+            Ok(pending.finish(&pages, made).await)
         }
     }
 }

@@ -3,30 +3,118 @@
 //! Every part is written with its length in front, and an absent header is told from an empty one, so no two
 //! requests share a page because of what stands where. The target is taken raw, as it was sent.
 
-use actix_web::{dev::ServiceRequest, http::header::HeaderMap};
+use std::borrow::Cow;
+
+use actix_web::{
+    HttpRequest,
+    dev::ServiceRequest,
+    http::{
+        Uri,
+        header::{HeaderMap, HeaderName},
+    },
+};
 use sha2::{Digest, Sha256};
 
-use super::{policy::request, stored::VaryList};
+use super::{
+    policy::{query, request},
+    stored::VaryList,
+};
 use crate::key::{Key, Kind};
+
+/// The fields from which a view learns how a proxy was asked.
+pub(super) const FORWARDED_FIELDS: [HeaderName; 3] = [
+    HeaderName::from_static("forwarded"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-proto"),
+];
+
+pub(super) type VaryOn = dyn Fn(&HttpRequest) -> String + Send + Sync;
+
+/// What beside host and path tells the pages of a view apart.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) prefix: &'a str,
+    /// Query parameters that do not count.
+    pub(super) ignored: &'a [String],
+    /// The only ones that do, if there is such a list.
+    pub(super) only: Option<&'a [String]>,
+    /// Whether the request came from a proxy that is believed.
+    pub(super) forwarded: bool,
+    pub(super) vary_on_headers: &'a [HeaderName],
+    pub(super) vary_on_cookies: &'a [String],
+    pub(super) vary_on: Option<&'a VaryOn>,
+}
+
+impl Parts<'_> {
+    fn declared(&self, request: &ServiceRequest) -> Option<[u8; 32]> {
+        let headers = request.headers();
+        let is_forwarded = self.forwarded && FORWARDED_FIELDS.iter().any(|name| headers.contains_key(name));
+        let has_none = self.vary_on_headers.is_empty() && self.vary_on_cookies.is_empty() && self.vary_on.is_none();
+        if has_none && !is_forwarded {
+            return None;
+        }
+        let mut hasher = Sha256::new();
+        if self.forwarded {
+            FORWARDED_FIELDS.iter().for_each(|name| add_field(&mut hasher, name, headers));
+        }
+        self.vary_on_headers.iter().for_each(|name| add_field(&mut hasher, name, headers));
+        for name in self.vary_on_cookies {
+            let sent = request::cookies(headers).filter(|(sent, _)| *sent == name.as_bytes());
+            let values: Vec<&[u8]> = sent.map(|(_, value)| value).collect();
+            add(&mut hasher, name.as_bytes());
+            hasher.update((values.len() as u64).to_le_bytes());
+            values.iter().for_each(|value| add(&mut hasher, value));
+        }
+        if let Some(vary_on) = self.vary_on {
+            add(&mut hasher, vary_on(request.request()).as_bytes());
+        }
+        Some(hasher.finalize().into())
+    }
+
+    /// Returns path and query as far as they count, as they were sent.
+    pub(super) fn target<'u>(&self, uri: &'u Uri) -> Cow<'u, str> {
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let Some(query) = uri.query() else { return Cow::Borrowed(target) };
+        match query::kept(query, self.ignored, self.only) {
+            Cow::Borrowed(_) => Cow::Borrowed(target),
+            Cow::Owned(kept) if kept.is_empty() => Cow::Borrowed(uri.path()),
+            Cow::Owned(kept) => Cow::Owned(format!("{}?{kept}", uri.path())),
+        }
+    }
+}
 
 /// The identity of a page without the headers it varies by.
 #[derive(Debug, Clone)]
 pub(super) struct PageId {
     label: String,
     hasher: Sha256,
+    /// The digest of what the rule says that it varies by. Like the headers that answers name it tells variants apart, so
+    /// that all of them end with the one list that stands under the address.
+    declared: Option<[u8; 32]>,
 }
 
 impl PageId {
-    /// Returns the identity of the page that a request is for. `prefix` keeps apart what the views keep apart.
-    pub(super) fn of(request: &ServiceRequest, prefix: &str) -> Self {
+    /// Returns the identity of the page that a request is for.
+    pub(super) fn of(request: &ServiceRequest, parts: Parts<'_>) -> Self {
         let scheme: &[u8] = if request.app_config().secure() { b"https" } else { b"http" };
-        let host = request::host(request.headers()).unwrap_or_default().to_ascii_lowercase();
-        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        let headers = request.headers();
+        let host = request::host(headers).unwrap_or_default().to_ascii_lowercase();
+        let id = Self::of_target(scheme, &host, parts.prefix, &parts.target(request.uri()));
+        PageId { declared: parts.declared(request), ..id }
+    }
+
+    /// Returns the identity of a page by its address alone.
+    pub(super) fn of_target(scheme: &[u8], host: &str, prefix: &str, target: &str) -> Self {
         let mut hasher = Sha256::new();
         for part in [prefix.as_bytes(), scheme, host.as_bytes(), target.as_bytes()] {
             add(&mut hasher, part);
         }
-        PageId { label: target.to_owned(), hasher }
+        PageId { label: target.to_owned(), hasher, declared: None }
+    }
+
+    /// Tells whether the page has variants, whatever its answers say.
+    pub(super) fn has_declared(&self) -> bool {
+        self.declared.is_some()
     }
 
     /// Returns the key of the page, or of the list of headers it varies by.
@@ -38,14 +126,20 @@ impl PageId {
     pub(super) fn variant_key(&self, list: &VaryList, headers: &HeaderMap) -> Key<'static> {
         let mut hasher = self.hasher.clone();
         hasher.update(list.id.to_le_bytes());
+        hasher.update(self.declared.unwrap_or_default());
         for name in &list.names {
-            add(&mut hasher, name.as_str().as_bytes());
-            let values: Vec<_> = headers.get_all(name).collect();
-            hasher.update((values.len() as u64).to_le_bytes());
-            values.iter().for_each(|value| add(&mut hasher, value.as_bytes()));
+            add_field(&mut hasher, name, headers);
         }
         Key::digested(Kind::Page, self.label.clone(), hasher.finalize().into())
     }
+}
+
+/// A field that is not there is not one without a value.
+fn add_field(hasher: &mut Sha256, name: &HeaderName, headers: &HeaderMap) {
+    add(hasher, name.as_str().as_bytes());
+    let values: Vec<_> = headers.get_all(name).collect();
+    hasher.update((values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| add(hasher, value.as_bytes()));
 }
 
 fn add(hasher: &mut Sha256, part: &[u8]) {
@@ -55,7 +149,7 @@ fn add(hasher: &mut Sha256, part: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::{http::header::HeaderName, test::TestRequest};
+    use actix_web::test::TestRequest;
 
     use super::*;
 
@@ -64,14 +158,26 @@ mod tests {
         fields.iter().fold(request, |request, field| request.append_header(*field)).to_srv_request()
     }
 
+    fn parts(prefix: &str) -> Parts<'_> {
+        Parts {
+            prefix,
+            ignored: &[],
+            only: None,
+            forwarded: false,
+            vary_on_headers: &[],
+            vary_on_cookies: &[],
+            vary_on: None,
+        }
+    }
+
     fn key(uri: &str) -> Key<'static> {
-        PageId::of(&request(uri, &[]), "").key()
+        PageId::of(&request(uri, &[]), parts("")).key()
     }
 
     fn variant(fields: &[(&str, &str)]) -> Key<'static> {
         let request = request("/", fields);
         let names = ["x-a", "x-b"].map(HeaderName::from_static).to_vec();
-        PageId::of(&request, "").variant_key(&VaryList { id: 7, names }, request.headers())
+        PageId::of(&request, parts("")).variant_key(&VaryList { id: 7, names }, request.headers())
     }
 
     #[test]
@@ -83,9 +189,9 @@ mod tests {
             }
         }
         let plain = request("/", &[]);
-        assert_ne!(PageId::of(&plain, "a").key(), PageId::of(&plain, "b").key());
+        assert_ne!(PageId::of(&plain, parts("a")).key(), PageId::of(&plain, parts("b")).key());
         let elsewhere = TestRequest::with_uri("/").insert_header(("host", "other.test")).to_srv_request();
-        assert_ne!(PageId::of(&elsewhere, "a").key(), PageId::of(&plain, "a").key());
+        assert_ne!(PageId::of(&elsewhere, parts("a")).key(), PageId::of(&plain, parts("a")).key());
         assert_eq!(key("/objects/1/").label(), "/objects/1/");
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     future::{Future, Ready, ready},
+    net::IpAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -11,11 +12,14 @@ use actix_web::{
     Error, HttpMessage,
     body::{EitherBody, MessageBody},
     dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
+    http::{Uri, header::HeaderName},
+    rt,
 };
 
 use super::{
     cache_page::CachePage,
-    pages::{self, Around, Pages, Rule, Site, State},
+    invalidation,
+    pages::{self, Around, Pages, Rule, Site, Start, State},
     policy::request::SessionCookies,
 };
 use crate::{Caches, fill};
@@ -79,6 +83,83 @@ impl PageCache {
         self
     }
 
+    /// Leaves these query parameters out of the question: pages are kept and made without them. A name that ends with `*`
+    /// stands for all that begin so. [`TRACKING`](super::policy::query::TRACKING) has those of advertisers.
+    #[must_use]
+    pub fn ignore_query<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
+        Arc::make_mut(&mut self.site).ignored_query = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Believes what requests from these addresses say of how they were asked: `Forwarded`, `X-Forwarded-Host` and
+    /// `X-Forwarded-Proto` then tell pages apart. From others these fields do not reach views whose page is kept.
+    #[must_use]
+    pub fn trusted_proxies(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Arc::make_mut(&mut self.site).trusted_proxies = addresses.into_iter().collect();
+        self
+    }
+
+    /// Reads these fields before `Cache-Control`, the first of them first, and then instead of it (RFC 9213). Without it
+    /// none: `CDN-Cache-Control` is for the caches before this one.
+    #[must_use]
+    pub fn targeted_fields(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        Arc::make_mut(&mut self.site).targets = names.into_iter().collect();
+        self
+    }
+
+    /// Takes answers that say nothing for fresh during this part of the time since their `Last-Modified`
+    /// (RFC 9111, section 4.2.2). A tenth is usual; zero, the default, never guesses.
+    #[must_use]
+    pub fn heuristic(mut self, fraction: f64) -> Self {
+        Arc::make_mut(&mut self.site).heuristic = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+        self
+    }
+
+    /// Lets clients have pages made anew: `no-cache`, `max-age` and `min-fresh` in a request count. Without it they do not,
+    /// because then any stranger can keep the views busy.
+    #[must_use]
+    pub fn obey_reload(mut self, obeys: bool) -> Self {
+        Arc::make_mut(&mut self.site).obeys_reload = obeys;
+        self
+    }
+
+    /// Gives pages an `ETag` that have none, a digest of the body, so that clients need not fetch them again; on by
+    /// default.
+    #[must_use]
+    pub fn etags(mut self, makes: bool) -> Self {
+        Arc::make_mut(&mut self.site).etags = makes;
+        self
+    }
+
+    /// Removes the pages of an address, all variants of them, wherever the views of this process keep any. `url` is
+    /// `http://example.org/objects/7/?page=2`, with the host under which clients ask for it; the scheme does not matter.
+    /// Returns how many entries there were.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`](crate::Error::InvalidKey) if that is no such address. Otherwise what stands in the store's
+    /// way: the removal is kept, and delivered when the store answers.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::{Caches, page::PageCache};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let pages = PageCache::new(Caches::local());
+    /// assert_eq!(pages.purge_url("http://localhost:8000/objects/7/").await?, 0);
+    /// assert!(pages.purge_url("/objects/7/").await.is_err());
+    /// # Ok::<_, larder_cache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn purge_url(&self, url: &str) -> crate::Result<usize> {
+        let invalid = || crate::Error::InvalidKey {
+            key: url.to_owned(),
+            reason: "is no address with a host; write http://example.org/path/".to_owned(),
+        };
+        let uri: Uri = url.parse().map_err(|_| invalid())?;
+        let (Some(host), Some(target)) = (uri.authority(), uri.path_and_query()) else { return Err(invalid()) };
+        pages::purge(&self.caches, &self.site, host.as_str(), target.as_str()).await
+    }
+
     /// Puts the reasons of decisions into `Cache-Status`. For development: they tell strangers how the site works.
     #[must_use]
     pub fn debug(mut self, debug: bool) -> Self {
@@ -127,27 +208,72 @@ where
         let service = Rc::clone(&self.service);
         let pages = Rc::clone(&self.pages);
         Box::pin(async move {
-            let state = match pages.start(&request).await {
-                Ok(state) => state,
-                Err(page) => return Ok(request.into_response(page).map_into_right_body()),
-            };
-            let key = if let State::Making(pending) = &state { pending.key_in_making() } else { None };
-            let around = Around::new(Rc::clone(&pages), state);
-            request.extensions_mut().insert(around.clone());
-            let made = fill::loading(service.call(request), key).await?;
-            Ok(match around.take() {
-                State::Open | State::Answered => made.map_into_left_body(),
-                State::PassedBy(reason) => pages::pass_by(&pages, reason, made),
-                State::Making(pending) => pages.finish(pending, made).await,
-                State::Expected(pending) => {
-                    pending.give_up().await;
-                    // Whoever answered did not say that it may be kept; a failure says nothing about its path.
-                    if !made.status().is_server_error() {
-                        pages.learn_mixed(made.request());
-                    }
-                    made.map_into_left_body()
+            match pages.start(&request).await {
+                Start::Answer(page) => Ok(request.into_response(page).map_into_right_body()),
+                Start::Renew(page, state) => {
+                    let answer = pages::detached(&request, page);
+                    // Nobody waits for it; what became of it is in the log.
+                    rt::spawn(make(service, pages, request, state));
+                    Ok(answer)
                 }
-            })
+                // A client who goes away must not take with him what others wait for.
+                Start::Go(state) if state.may_be_waited_for(request.method()) => {
+                    match rt::spawn(make(service, pages, request, state)).await {
+                        Ok(made) => made,
+                        Err(error) => match error.try_into_panic() {
+                            Ok(panic) => std::panic::resume_unwind(panic),
+                            Err(error) => Err(actix_web::error::ErrorInternalServerError(error)),
+                        },
+                    }
+                }
+                Start::Go(state) => make(service, pages, request, state).await,
+            }
         })
     }
+}
+
+/// Asks the view, and does with its answer what the state says then.
+async fn make<S, B>(
+    service: Rc<S>,
+    pages: Rc<Pages>,
+    mut request: ServiceRequest,
+    mut state: State,
+) -> Result<ServiceResponse<EitherBody<B>>, Error>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    let mut key = None;
+    let mut stand_in = None;
+    if let State::Making(pending) = &mut state {
+        pending.prepare(&mut request, &pages);
+        key = pending.key_in_making();
+        stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
+    }
+    let around = Around::new(Rc::clone(&pages), state);
+    request.extensions_mut().insert(around.clone());
+    let made = match (fill::loading(service.call(request), key).await, around.take()) {
+        (Ok(made), State::Open | State::Answered) => made.map_into_left_body(),
+        (Ok(made), State::PassedBy(reason)) => pages::pass_by(&pages, reason, made),
+        (Ok(made), State::Making(pending)) => pending.finish(&pages, made).await,
+        (Ok(made), State::Expected(mut pending)) => {
+            pending.give_up().await;
+            // Whoever answered did not say that it may be kept; a failure says nothing about its path.
+            if !made.status().is_server_error() {
+                pages.learn_mixed(made.request());
+            }
+            made.map_into_left_body()
+        }
+        (Err(error), State::Making(mut pending)) => {
+            let Some(request) = stand_in else { return Err(error) };
+            let status = error.as_response_error().status_code();
+            match pending.instead_of_failure(&pages, &request, status).await {
+                Some(page) => ServiceResponse::new(request, page).map_into_right_body(),
+                None => return Err(error),
+            }
+        }
+        (Err(error), _) => return Err(error),
+    };
+    invalidation::after(&pages, &made).await;
+    Ok(made)
 }

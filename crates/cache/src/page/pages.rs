@@ -1,43 +1,43 @@
-//! What the two middlewares share: looking a page up, and storing it when it was made.
+//! What the two middlewares share: the rules of an app, and looking a page up.
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
+    net::IpAddr,
     rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
-    body::{BodySize, BoxBody, EitherBody, MessageBody},
+    body::{BoxBody, EitherBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{
-        Method,
-        header::{AGE, HeaderMap, HeaderName, HeaderValue},
+        Method, StatusCode,
+        header::{HeaderMap, HeaderName, HeaderValue},
     },
 };
 use bytes::Bytes;
 
 use super::{
-    key::PageId,
+    key::{PageId, Parts, VaryOn},
+    pending::Pending,
     policy::{
-        self, Bypass, NotStored, PageOutcome,
+        Bypass, Forward, PageOutcome,
+        cache_control::RequestDirectives,
+        freshness::Reuse,
         request::{self, RequestRules, SessionCookies},
-        response,
     },
     stored::{Stored, StoredPage, VaryList},
 };
 use crate::{
-    BlockingCache, Cache, Caches, DEFAULT_MAX_WAIT, Key, Timeout,
-    alias::{Basis, Finished, Found, Keep},
+    BlockingCache, Cache, Caches, DEFAULT_MAX_WAIT, Key,
+    alias::{Basis, Found, State as EntryState},
     backend::Value,
-    cache::{Loading, Patience, Queue, Step, into_bytes},
-    codec::Content,
-    envelope::Codec,
-    error::{Error, Result},
-    tags,
+    cache::{Patience, Queue, Step, into_bytes},
+    error::Result,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -49,11 +49,22 @@ const MAX_KNOWN_PATHS: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct Rule {
     pub(super) timeout: Duration,
+    /// Whether answers may say that they last longer, and with which status.
+    pub(super) by_headers: bool,
     pub(super) alias: String,
     pub(super) key_prefix: String,
     pub(super) public: bool,
     pub(super) clients: Option<Duration>,
     pub(super) tags: Option<TagsOf>,
+    /// Which statuses are stored though the answer says nothing.
+    pub(super) statuses: Vec<StatusCode>,
+    pub(super) stale_while_revalidate: Option<Duration>,
+    pub(super) stale_if_error: Option<Duration>,
+    pub(super) vary_on_headers: Vec<HeaderName>,
+    pub(super) vary_on_cookies: Vec<String>,
+    pub(super) vary_on: Option<Arc<VaryOn>>,
+    /// The only query parameters that count, if not all do.
+    pub(super) query: Option<Vec<String>>,
 }
 
 pub(super) type TagsOf = Arc<dyn Fn(&HttpRequest) -> Vec<String> + Send + Sync>;
@@ -62,13 +73,38 @@ impl Rule {
     pub(super) fn new(timeout: Duration) -> Self {
         Rule {
             timeout,
+            by_headers: false,
             alias: crate::settings::DEFAULT_ALIAS.to_owned(),
             key_prefix: String::new(),
             public: false,
             clients: None,
             tags: None,
+            statuses: vec![StatusCode::OK],
+            stale_while_revalidate: None,
+            stale_if_error: None,
+            vary_on_headers: Vec::new(),
+            vary_on_cookies: Vec::new(),
+            vary_on: None,
+            query: None,
         }
     }
+
+    /// Tells whether the rule says what tells visitors apart.
+    pub(super) fn may_be_personal(&self) -> bool {
+        self.public || !self.vary_on_cookies.is_empty() || self.vary_on.is_some()
+    }
+
+    /// Notes where pages of this rule lie, for those who remove them by their address.
+    pub(super) fn register(&self) {
+        places().insert((self.alias.clone(), self.key_prefix.clone()));
+    }
+}
+
+/// Where the pages of all rules of this process lie: alias and key prefix.
+static PLACES: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+
+fn places() -> std::sync::MutexGuard<'static, BTreeSet<(String, String)>> {
+    PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Rule {
@@ -84,6 +120,13 @@ pub(super) struct Site {
     pub(super) session_cookies: SessionCookies,
     pub(super) max_body_bytes: usize,
     pub(super) debug: bool,
+    pub(super) etags: bool,
+    pub(super) ignored_query: Vec<String>,
+    pub(super) trusted_proxies: Vec<IpAddr>,
+    pub(super) targets: Vec<HeaderName>,
+    pub(super) heuristic: f64,
+    /// Whether clients can have pages made anew.
+    pub(super) obeys_reload: bool,
 }
 
 impl Default for Site {
@@ -93,6 +136,12 @@ impl Default for Site {
             session_cookies: SessionCookies::Any,
             max_body_bytes: 1024 * 1024,
             debug: false,
+            etags: true,
+            ignored_query: Vec::new(),
+            trusted_proxies: Vec::new(),
+            targets: Vec::new(),
+            heuristic: 0.0,
+            obeys_reload: false,
         }
     }
 }
@@ -101,7 +150,7 @@ impl Default for Site {
 #[derive(Debug)]
 pub(super) struct Pages {
     caches: Caches,
-    site: Arc<Site>,
+    pub(super) site: Arc<Site>,
     /// The rule for the whole site, if there is one.
     default_rule: Option<Rc<Rule>>,
     /// Which rule the view of a path has: only views know, so the first request for a path asks its view.
@@ -122,53 +171,49 @@ enum Known {
 #[derive(Debug)]
 pub(super) enum LookedUp {
     Page(HttpResponse),
+    /// Serve this, and have it made anew meanwhile.
+    Renew(HttpResponse, Box<Pending>),
     Missing(Box<Pending>),
     Bypass(Bypass),
 }
 
-/// Whether a response may be stored at all, and whether this one can be.
-type Decided = Result<Storable, NotStored>;
-
-struct Storable {
-    lifetime: Duration,
-    vary: Vec<HeaderName>,
-    body: Result<(), NotStored>,
-}
-
-/// A page that is being made, and what is needed to store it.
+/// How a request starts.
 #[derive(Debug)]
-pub(super) struct Pending {
-    rule: Rc<Rule>,
-    cache: Cache,
-    id: PageId,
-    /// The headers that other variants of the page vary by.
-    varies: Option<(VaryList, Value)>,
-    started: Instant,
-    /// The right to make the page while others wait for it, and what it must be compared with when it was made.
-    loading: Option<(Box<Loading>, Basis)>,
+pub(super) enum Start {
+    Answer(HttpResponse),
+    /// Answer at once, and have the page made all the same.
+    Renew(HttpResponse, State),
+    Go(State),
 }
 
 impl Pages {
     pub(super) fn new(caches: Caches, site: Arc<Site>, default_rule: Option<Rc<Rule>>) -> Self {
+        if let Some(rule) = &default_rule {
+            rule.register();
+        }
         Pages { caches, site, default_rule, known: RefCell::default() }
     }
 
-    /// Returns the state in which a request starts: looked up already, if a rule applies before its view was asked.
-    pub(super) async fn start(&self, request: &ServiceRequest) -> Result<State, HttpResponse> {
+    /// Starts with a request: looks it up already, if a rule applies before its view was asked.
+    pub(super) async fn start(&self, request: &ServiceRequest) -> Start {
         let known = self.known.borrow().get(request.path()).cloned();
         let (rule, is_learned) = match (known, &self.default_rule) {
             (Some(Known::Rule(rule)), _) => (rule, true),
             (_, Some(rule)) => (Rc::clone(rule), false),
-            (_, None) => return Ok(State::Open),
+            (_, None) => return Start::Go(State::Open),
+        };
+        let expect = async |mut pending: Box<Pending>| {
+            if is_learned {
+                return State::Expected(pending);
+            }
+            pending.read_tags(request.request()).await;
+            State::Making(pending)
         };
         match self.look_up(request, &rule).await {
-            LookedUp::Page(page) => Err(page),
-            LookedUp::Bypass(reason) => Ok(State::PassedBy(reason)),
-            LookedUp::Missing(pending) if is_learned => Ok(State::Expected(pending)),
-            LookedUp::Missing(mut pending) => {
-                pending.read_tags(request.request()).await;
-                Ok(State::Making(pending))
-            }
+            LookedUp::Page(page) => Start::Answer(page),
+            LookedUp::Bypass(reason) => Start::Go(State::PassedBy(reason)),
+            LookedUp::Renew(page, pending) => Start::Renew(page, expect(pending).await),
+            LookedUp::Missing(pending) => Start::Go(expect(pending).await),
         }
     }
 
@@ -188,13 +233,34 @@ impl Pages {
         self.known.borrow_mut().insert(request.path().to_owned(), Known::Mixed);
     }
 
+    /// Tells whether what a request says of the proxies before it is believed.
+    pub(super) fn is_trusted(&self, request: &ServiceRequest) -> bool {
+        request.peer_addr().is_some_and(|peer| self.site.trusted_proxies.contains(&peer.ip()))
+    }
+
+    /// Returns what tells the pages of a rule apart.
+    pub(super) fn parts<'r>(&'r self, rule: &'r Rule, is_trusted: bool) -> Parts<'r> {
+        Parts {
+            prefix: &rule.key_prefix,
+            ignored: &self.site.ignored_query,
+            only: rule.query.as_deref(),
+            forwarded: is_trusted,
+            vary_on_headers: &rule.vary_on_headers,
+            vary_on_cookies: &rule.vary_on_cookies,
+            vary_on: rule.vary_on.as_deref(),
+        }
+    }
+
     pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> LookedUp {
+        let headers = request.headers();
         let rules = RequestRules {
             allowed_hosts: &self.site.allowed_hosts,
             session_cookies: &self.site.session_cookies,
+            vary_on_cookies: &rule.vary_on_cookies,
             public: rule.public,
+            asks_response: rule.by_headers,
         };
-        if let Err(reason) = request::may_use_cache(request.method(), request.headers(), rules) {
+        if let Err(reason) = request::may_use_cache(request.method(), headers, rules) {
             return LookedUp::Bypass(reason);
         }
         let cache = match self.caches.get(&rule.alias) {
@@ -204,103 +270,79 @@ impl Pages {
                 return LookedUp::Bypass(Bypass::NoCache);
             }
         };
-        let id = PageId::of(request, &rule.key_prefix);
+        let asked = RequestDirectives::of(headers);
+        let asked = if self.site.obeys_reload { asked } else { asked.without_reload() };
+        let id = PageId::of(request, self.parts(rule, self.is_trusted(request)));
         let mut queue: Option<Queue> = None;
-        let mut pending = Pending {
-            rule: Rc::clone(rule),
-            cache: cache.clone(),
-            id,
-            varies: None,
-            started: Instant::now(),
-            loading: None,
-        };
+        let mut pending = Pending::new(request, rule, cache.clone(), id);
+        pending.is_authorized = headers.contains_key(actix_web::http::header::AUTHORIZATION);
         loop {
-            let search = Search::run(&cache, &pending.id, request.headers()).await;
-            if let Some(page) = search.finish(&cache, queue.is_some()) {
-                queue.iter_mut().for_each(Queue::leave);
-                return LookedUp::Page(self.answer(request.request(), &page, cache.now()));
-            }
+            let search = Search::run(&cache, &pending.id, headers).await;
+            let now = cache.now();
+            let reuse = search.page.as_ref().map(|page| match search.is_expired {
+                // Made stale by hand: it is as if its time had come.
+                true => Reuse::Validate { or_stale: page.freshness.stale_if_error > Duration::ZERO, by_request: false },
+                false => page.freshness.reuse(asked, now),
+            });
+            let is_hit = matches!(reuse, Some(Reuse::Fresh | Reuse::Stale | Reuse::Renew));
+            search.count(&cache, is_hit, queue.is_some());
             pending.varies = search.varies;
+            pending.forward = match reuse {
+                Some(Reuse::Validate { by_request: true, .. }) => Forward::Request,
+                Some(_) => Forward::Stale,
+                None if pending.varies.is_some() => Forward::VaryMiss,
+                None => Forward::UriMiss,
+            };
+            let answer = |pending: &Pending, page: &StoredPage, has_waited: bool| {
+                let mut answer = pending.asked.answer(page, now);
+                let ttl = page.freshness.ttl(now);
+                let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
+                self.announce(request.request(), answer.headers_mut(), outcome);
+                answer
+            };
+            let renews = reuse == Some(Reuse::Renew);
+            let (or_stale, is_own) = match reuse {
+                Some(Reuse::Validate { or_stale, by_request }) => (or_stale, by_request),
+                _ => (renews, false),
+            };
             // A HEAD fills nothing, so nobody shall wait for it.
-            let (Some(found), &Method::GET) = (search.found, request.method()) else { break };
+            let is_wanted = request.method() == Method::GET && !asked.no_store;
+            if let Some(page) = search.page {
+                if is_hit && !(renews && is_wanted) {
+                    queue.iter_mut().for_each(Queue::leave);
+                    return LookedUp::Page(answer(&pending, &page, queue.is_some()));
+                }
+                pending.stale = Some((page, or_stale));
+            }
+            if asked.only_if_cached {
+                let mut answer = HttpResponse::new(StatusCode::GATEWAY_TIMEOUT);
+                self.announce(request.request(), answer.headers_mut(), PageOutcome::OnlyIfCached);
+                return LookedUp::Page(answer);
+            }
+            let (Some(found), true) = (search.found, is_wanted) else { break };
             let Ok(final_key) = cache.blocking().final_key(&search.key) else { break };
             let queue = match &mut queue {
                 Some(queue) if queue.is_for(&final_key) => queue,
                 other => other.insert(Queue::new(final_key, DEFAULT_MAX_WAIT)),
             };
-            match cache.take_turn(queue, &search.key, found, Patience::Waits).await {
-                Step::Look => {}
-                Step::Load(loading) => {
+            // Whoever has something to serve, or wants a page of his own, waits for nobody.
+            let patience = if or_stale || is_own { Patience::Hurries } else { Patience::Waits };
+            match (cache.take_turn(queue, &search.key, found, patience).await, &pending.stale) {
+                (Step::Look, _) => pending.stale = None,
+                (Step::Load(loading), stale) => {
+                    let renewed = stale.as_ref().filter(|_| renews).map(|(page, _)| answer(&pending, page, false));
                     pending.loading = Some((loading, Basis::default()));
-                    break;
+                    return match renewed {
+                        Some(answer) => LookedUp::Renew(answer, Box::new(pending)),
+                        None => LookedUp::Missing(Box::new(pending)),
+                    };
                 }
-                Step::Held | Step::Alone | Step::Failed(_) => break,
+                // Somebody makes it anew, failed to just now, or nobody could keep it.
+                (_, Some((page, true))) if !is_own => return LookedUp::Page(answer(&pending, page, false)),
+                _ => break,
             }
         }
         LookedUp::Missing(Box::new(pending))
-    }
-
-    fn answer(&self, request: &HttpRequest, page: &StoredPage, now: crate::clock::Timestamp) -> HttpResponse {
-        let age = now.saturating_since(page.stored_at);
-        let mut answer = HttpResponse::new(page.status).set_body(page.body.clone());
-        for (name, value) in &page.fields {
-            answer.headers_mut().append(name.clone(), value.clone());
-        }
-        answer.headers_mut().insert(AGE, response::number("", age.as_secs()));
-        self.announce(request, answer.headers_mut(), PageOutcome::Hit { ttl: Some(page.lifetime.saturating_sub(age)) });
-        answer.map_into_boxed_body()
-    }
-
-    /// Stores a page that was made, if it may be stored, and says what became of it.
-    pub(super) async fn finish<B: MessageBody + 'static>(
-        &self,
-        pending: Box<Pending>,
-        made: ServiceResponse<B>,
-    ) -> ServiceResponse<EitherBody<B>> {
-        let (request, mut made) = made.into_parts();
-        let decided = self.decide(&pending, &request, &made);
-        if let Ok(Storable { lifetime, .. }) = decided {
-            let clients = pending.rule.clients.unwrap_or(pending.rule.timeout).min(lifetime);
-            response::tell_clients(made.headers_mut(), clients, pending.cache.now().to_system_time());
-        }
-        let (mut head, body) = made.into_parts();
-        let (outcome, body) = match decided {
-            Err(reason) | Ok(Storable { body: Err(reason), .. }) => {
-                pending.give_up().await;
-                (PageOutcome::NotStored(reason), EitherBody::left(body))
-            }
-            Ok(Storable { lifetime, vary, body: Ok(()) }) => match body.try_into_bytes() {
-                Err(body) => {
-                    pending.give_up().await;
-                    (PageOutcome::NotStored(NotStored::Streaming), EitherBody::left(body))
-                }
-                Ok(body) => {
-                    let page =
-                        StoredPage::new(head.status(), head.headers(), body.clone(), pending.cache.now(), lifetime);
-                    let outcome = match pending.keep(&page, vary, request.headers()).await {
-                        Ok(()) => PageOutcome::Stored { ttl: lifetime },
-                        Err(reason) => PageOutcome::NotStored(reason),
-                    };
-                    (outcome, EitherBody::right(BoxBody::new(body)))
-                }
-            },
-        };
-        self.announce(&request, head.headers_mut(), outcome);
-        ServiceResponse::new(request, head.set_body(body))
-    }
-
-    fn decide<B: MessageBody>(&self, pending: &Pending, request: &HttpRequest, made: &HttpResponse<B>) -> Decided {
-        let now = pending.cache.now().to_system_time();
-        let lifetime = response::lifetime(made.status(), made.headers(), pending.rule.timeout, now)?;
-        let vary = response::vary(made.headers())?;
-        // A HEAD says what its GET would, so it must tell clients the same.
-        let body = match made.body().size() {
-            _ if request.method() == Method::HEAD => Err(NotStored::Head),
-            BodySize::Stream => Err(NotStored::Streaming),
-            BodySize::Sized(bytes) if bytes > self.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
-            _ => Ok(()),
-        };
-        Ok(Storable { lifetime, vary, body })
     }
 
     /// Says in the response and in the extensions of the request what became of it.
@@ -310,82 +352,40 @@ impl Pages {
         }
         request.extensions_mut().insert(outcome);
     }
+
+    /// Removes the pages of an address, all variants of them, wherever this app keeps any.
+    pub(super) async fn purge(&self, host: &str, target: &str) -> Result<usize> {
+        purge(&self.caches, &self.site, host, target).await
+    }
 }
 
-impl Pending {
-    /// Gives the page up: those who wait for it shall make it by themselves.
-    pub(super) async fn give_up(self) {
-        if let Some((loading, _)) = self.loading {
-            let given_up = move |_: &BlockingCache| {
-                loading.give_up();
-                Ok(())
-            };
-            // If it was not said, the end of the ticket says it.
-            let _ = self.cache.try_run(given_up).await;
+/// Removes the pages of an address, all variants of them; returns how many entries there were.
+///
+/// # Errors
+/// As [`Cache::delete_many`]: what failed is kept and delivered when the store answers.
+pub(super) async fn purge(caches: &Caches, site: &Site, host: &str, target: &str) -> Result<usize> {
+    let host = host.to_ascii_lowercase();
+    let mut removed = 0;
+    let mut failed = Ok(());
+    let known: Vec<(String, String)> = places().iter().cloned().collect();
+    for (alias, prefix) in known {
+        let Ok(cache) = caches.get(&alias) else { continue };
+        let target = match target.split_once('?') {
+            Some((path, query)) => match super::policy::query::kept(query, &site.ignored_query, None) {
+                kept if kept.is_empty() => path.to_owned(),
+                kept => format!("{path}?{kept}"),
+            },
+            None => target.to_owned(),
+        };
+        let keys: Vec<Key<'static>> =
+            [&b"http"[..], b"https"].map(|scheme| PageId::of_target(scheme, &host, &prefix, &target).key()).into();
+        let delete = move |cache: &BlockingCache| cache.delete_keys(&keys);
+        match cache.run(delete).await {
+            Ok(count) => removed += count,
+            Err(error) => failed = Err(error),
         }
     }
-
-    /// Reads the versions of the page's tags. Must happen before the view reads its data.
-    pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
-        let Some((loading, _)) = self.loading.take() else { return };
-        let tags = self.rule.tags.as_ref().map(|tags_of| tags_of(request)).unwrap_or_default();
-        let read = move |_: &BlockingCache| Ok((loading.basis(&tags, false)?, loading));
-        self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
-    }
-
-    /// Returns the key that the page is made under, if it is to be stored. Who makes it must know: what is stored is not
-    /// made of copies that may be old.
-    pub(super) fn key_in_making(&self) -> Option<String> {
-        self.loading.as_ref().and_then(|_| self.cache.blocking().final_key(&self.id.key()).ok())
-    }
-
-    /// Tells whether this is the page that a rule asks for.
-    pub(super) fn is_for(&self, rule: &Rc<Rule>) -> bool {
-        Rc::ptr_eq(&self.rule, rule)
-    }
-
-    async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, headers: &HeaderMap) -> Result<(), NotStored> {
-        // Another one makes the same page, or the store is away.
-        let (Some((loading, basis)), true) = (self.loading, self.cache.capabilities().stores) else {
-            return Err(NotStored::Store);
-        };
-        // One answer may name fewer headers than another one did: all of them tell the variants apart.
-        let mut names = vary;
-        names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
-        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        names.dedup();
-        let keep = Keep { timeout: Timeout::After(page.lifetime), cost: self.started.elapsed(), ..Keep::default() };
-        let bytes = |bytes| Content::Payload(Codec::Bytes, bytes);
-        let page = bytes(page.encode());
-        let list = VaryList { id: tags::random().map_err(|_| NotStored::Store)?, names };
-        let variant = self.id.variant_key(&list, headers);
-        let main = self.id.key();
-        let was = self.varies;
-        let store = move |cache: &BlockingCache| {
-            if was.as_ref().map_or(&[][..], |(was, _)| &was.names) == list.names {
-                return loading.keep(&page, keep, basis, Vec::new());
-            }
-            let of_variant = Keep { tags: basis.known().to_vec(), ..keep.clone() };
-            let list = bytes(list.encode());
-            // Nobody finds the variant before its list is there, and nobody ever if that is overtaken.
-            cache.put_kept(&variant, &page, &of_variant)?;
-            match was {
-                None => loading.keep(&list, keep, Basis::default(), Vec::new()),
-                Some((_, was)) => {
-                    loading.give_up();
-                    let replaced = cache.replace_kept(&main, &was, &list, &keep)?;
-                    Ok(if replaced { Finished::Kept } else { Finished::Overtaken })
-                }
-            }
-        };
-        match self.cache.try_run(store).await {
-            Ok(Finished::Kept) => Ok(()),
-            Ok(Finished::Overtaken) => Err(NotStored::Overtaken),
-            Ok(Finished::NotKept) => Err(NotStored::NoLifetime),
-            Err(Error::ValueTooLarge { .. }) => Err(NotStored::TooLarge),
-            Err(_) => Err(NotStored::Store),
-        }
-    }
+    failed.map(|()| removed)
 }
 
 /// A look for the page of a request.
@@ -394,6 +394,9 @@ struct Search {
     key: Key<'static>,
     /// `None` if the key cannot be used.
     found: Option<Found>,
+    page: Option<StoredPage>,
+    /// Whether it was made stale by hand.
+    is_expired: bool,
     /// The headers that the page varies by, and the entry that says so.
     varies: Option<(VaryList, Value)>,
 }
@@ -402,32 +405,44 @@ impl Search {
     async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
         let key = id.key();
         let found = cache.find(&key).await.ok();
-        let list = match read(found.as_ref()) {
-            Some(Stored::Varies(list)) => found.as_ref().and_then(|found| found.seen.clone()).map(|seen| (list, seen)),
-            _ => None,
-        };
-        let Some((list, seen)) = list else { return Search { key, found, varies: None } };
-        let key = id.variant_key(&list, headers);
-        let found = cache.find(&key).await.ok();
-        Search { key, found, varies: Some((list, seen)) }
+        match read(found.as_ref()) {
+            Some(Stored::Varies(list)) => {
+                let seen = found.as_ref().filter(|found| !found.is_stale()).and_then(|found| found.seen.clone());
+                let Some(seen) = seen else {
+                    return Search { key, found, page: None, is_expired: false, varies: None };
+                };
+                let key = id.variant_key(&list, headers);
+                let found = cache.find(&key).await.ok();
+                let page = match read(found.as_ref()) {
+                    Some(Stored::Page(page)) => Some(page),
+                    _ => None,
+                };
+                let is_expired = found.as_ref().is_some_and(Found::is_stale);
+                Search { key, found, page, is_expired, varies: Some((list, seen)) }
+            }
+            // A page that was stored before its rule said what it varies by is nobody's.
+            Some(Stored::Page(page)) if !id.has_declared() => {
+                let is_expired = found.as_ref().is_some_and(Found::is_stale);
+                Search { key, found, page: Some(page), is_expired, varies: None }
+            }
+            _ => Search { key, found, page: None, is_expired: false, varies: None },
+        }
     }
 
-    /// Returns the page if it may still be used, and counts the look; a miss at the first only.
-    fn finish(&self, cache: &Cache, has_waited: bool) -> Option<StoredPage> {
-        let now = cache.now();
-        let page = match read(self.found.as_ref()) {
-            Some(Stored::Page(page)) if now.saturating_since(page.stored_at) < page.lifetime => Some(page),
-            _ => None,
+    /// Counts the look; a miss at the first only.
+    fn count(&self, cache: &Cache, is_hit: bool, has_waited: bool) {
+        let Some(found) = &self.found else { return };
+        let hit = match &found.state {
+            EntryState::Fresh(hit) | EntryState::Stale(hit) => Some(hit),
+            EntryState::Missing(_) => None,
         };
-        if let Some(found) = &self.found {
-            cache.blocking().count(&self.key, found, found.fresh().filter(|_| page.is_some()), has_waited);
-        }
-        page
+        cache.blocking().count(&self.key, found, hit.filter(|_| is_hit), has_waited);
     }
 }
 
 fn read(found: Option<&Found>) -> Option<Stored> {
-    let bytes: Bytes = into_bytes(&found?.fresh()?.content)?;
+    let (EntryState::Fresh(hit) | EntryState::Stale(hit)) = &found?.state else { return None };
+    let bytes: Bytes = into_bytes(&hit.content)?;
     Stored::decode(bytes)
 }
 
@@ -456,6 +471,17 @@ pub(super) enum State {
     Answered,
 }
 
+impl State {
+    /// Tells whether others may come to wait for the page that a request has made.
+    pub(super) fn may_be_waited_for(&self, method: &Method) -> bool {
+        match self {
+            State::Open => method == Method::GET,
+            State::Expected(pending) | State::Making(pending) => pending.loading.is_some(),
+            State::PassedBy(_) | State::Answered => false,
+        }
+    }
+}
+
 impl Around {
     pub(super) fn new(pages: Rc<Pages>, state: State) -> Self {
         Around(Rc::new(AroundInner { pages, state: RefCell::new(state) }))
@@ -481,6 +507,30 @@ pub(super) fn pass_by<B>(
     mut made: ServiceResponse<B>,
 ) -> ServiceResponse<EitherBody<B>> {
     let request = made.request().clone();
-    pages.announce(&request, made.headers_mut(), policy::PageOutcome::Bypass(reason));
+    pages.announce(&request, made.headers_mut(), PageOutcome::Bypass(reason));
     made.map_into_left_body()
+}
+
+/// Answers a request whose own is still needed to make the page anew.
+pub(super) fn detached<B>(request: &ServiceRequest, page: HttpResponse) -> ServiceResponse<EitherBody<B, BoxBody>> {
+    let copy = copy_of(request);
+    if let Some(outcome) = request.extensions().get::<PageOutcome>() {
+        copy.extensions_mut().insert(outcome.clone());
+    }
+    ServiceResponse::new(copy, page).map_into_right_body()
+}
+
+/// Copies what the middleware outside wants to know of a request. Views need theirs for themselves, so a clone will not do.
+pub(super) fn copy_of(request: &ServiceRequest) -> HttpRequest {
+    let mut copy = actix_web::test::TestRequest::default()
+        .method(request.method().clone())
+        .uri(&request.uri().to_string())
+        .version(request.version());
+    for (name, value) in request.headers() {
+        copy = copy.append_header((name.clone(), value.clone()));
+    }
+    if let Some(peer) = request.peer_addr() {
+        copy = copy.peer_addr(peer);
+    }
+    copy.to_http_request()
 }

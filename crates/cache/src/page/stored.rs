@@ -15,10 +15,10 @@ use actix_web::http::{
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::policy::response;
+use super::policy::{freshness::Freshness, response};
 use crate::clock::Timestamp;
 
-const PAGE: u8 = 0;
+const PAGE: u8 = 2;
 const VARIES: u8 = 1;
 
 /// What stands under the key of a page.
@@ -32,33 +32,38 @@ pub(super) enum Stored {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StoredPage {
     pub(super) status: StatusCode,
-    pub(super) stored_at: Timestamp,
-    pub(super) lifetime: Duration,
+    pub(super) freshness: Freshness,
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
 }
 
 impl StoredPage {
     /// Takes what is kept of a response.
-    pub(super) fn new(
-        status: StatusCode,
-        headers: &HeaderMap,
-        body: Bytes,
-        stored_at: Timestamp,
-        lifetime: Duration,
-    ) -> Self {
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: Bytes, freshness: Freshness) -> Self {
         let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
         let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        StoredPage { status, stored_at, lifetime, fields, body }
+        StoredPage { status, freshness, fields, body }
+    }
+
+    /// Returns the fields as those of a response.
+    pub(super) fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.fields.len());
+        self.fields.iter().for_each(|(name, value)| headers.append(name.clone(), value.clone()));
+        headers
     }
 
     pub(super) fn encode(&self) -> Bytes {
         let fields: usize = self.fields.iter().map(|(name, value)| 6 + name.as_str().len() + value.len()).sum();
-        let mut out = BytesMut::with_capacity(21 + fields + self.body.len());
+        let mut out = BytesMut::with_capacity(64 + fields + self.body.len());
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let Freshness { stored_at, initial_age, lifetime, always_validate, must_revalidate, .. } = self.freshness;
         out.put_u8(PAGE);
         out.put_u16_le(self.status.as_u16());
-        out.put_u64_le(self.stored_at.as_millis());
-        out.put_u64_le(u64::try_from(self.lifetime.as_millis()).unwrap_or(u64::MAX));
+        out.put_u8(u8::from(always_validate) | u8::from(must_revalidate) << 1);
+        out.put_u64_le(stored_at.as_millis());
+        for duration in [initial_age, lifetime, self.freshness.stale_while_revalidate, self.freshness.stale_if_error] {
+            out.put_u64_le(millis(duration));
+        }
         out.put_u16_le(u16::try_from(self.fields.len()).unwrap_or(u16::MAX));
         for (name, value) in self.fields.iter().take(usize::from(u16::MAX)) {
             out.put_u16_le(u16::try_from(name.as_str().len()).unwrap_or(u16::MAX));
@@ -98,7 +103,8 @@ impl Stored {
             VARIES => {
                 let id = stored.try_get_u64_le().ok()?;
                 let names = std::str::from_utf8(&stored).ok()?;
-                let names = names.split(',').map(|name| name.parse().ok()).collect::<Option<_>>()?;
+                let names = names.split(',').filter(|name| !name.is_empty());
+                let names = names.map(|name| name.parse().ok()).collect::<Option<_>>()?;
                 Some(Stored::Varies(VaryList { id, names }))
             }
             _ => None,
@@ -108,8 +114,18 @@ impl Stored {
 
 fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
     let status = StatusCode::from_u16(stored.try_get_u16_le().ok()?).ok()?;
+    let flags = stored.try_get_u8().ok()?;
     let stored_at = Timestamp::from_millis(stored.try_get_u64_le().ok()?);
-    let lifetime = Duration::from_millis(stored.try_get_u64_le().ok()?);
+    let mut duration = || stored.try_get_u64_le().ok().map(Duration::from_millis);
+    let freshness = Freshness {
+        stored_at,
+        initial_age: duration()?,
+        lifetime: duration()?,
+        stale_while_revalidate: duration()?,
+        stale_if_error: duration()?,
+        always_validate: flags & 1 != 0,
+        must_revalidate: flags & 2 != 0,
+    };
     let count = usize::from(stored.try_get_u16_le().ok()?);
     let mut fields = Vec::with_capacity(count);
     for _ in 0..count {
@@ -122,7 +138,7 @@ fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
         let value = HeaderValue::from_maybe_shared(stored.split_to(value_length)).ok()?;
         fields.push((name, value));
     }
-    Some(StoredPage { status, stored_at, lifetime, fields, body: stored })
+    Some(StoredPage { status, freshness, fields, body: stored })
 }
 
 #[cfg(test)]
@@ -140,7 +156,13 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap());
         }
         let body = Bytes::from_static(b"<h1>Larder</h1>");
-        let page = StoredPage::new(StatusCode::OK, &headers, body, Timestamp::from_millis(5), Duration::from_secs(300));
+        let freshness = Freshness {
+            initial_age: Duration::from_secs(7),
+            must_revalidate: true,
+            stale_if_error: Duration::from_secs(60),
+            ..Freshness::new(Timestamp::from_millis(5), Duration::from_secs(300))
+        };
+        let page = StoredPage::new(StatusCode::OK, &headers, body, freshness);
         assert_eq!(page.fields.len(), 3);
         assert_eq!(Stored::decode(page.encode()), Some(Stored::Page(page)));
     }

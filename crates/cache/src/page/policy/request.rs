@@ -4,7 +4,9 @@ use std::fmt;
 
 use actix_web::http::{
     Method,
-    header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, TRANSFER_ENCODING},
+    header::{
+        AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING,
+    },
 };
 
 /// Why a request was let through without a look at the cache.
@@ -21,6 +23,8 @@ pub enum Bypass {
     Session,
     /// Its host is missing or not one of the allowed.
     Host,
+    /// It says under which condition it is to be carried out: for the view to decide (RFC 9111, section 4.3.2).
+    Precondition,
     /// The cache of the page's alias is not in the settings.
     NoCache,
 }
@@ -33,6 +37,7 @@ impl fmt::Display for Bypass {
             Bypass::Authorization => "authorization",
             Bypass::Session => "session",
             Bypass::Host => "host",
+            Bypass::Precondition => "precondition",
             Bypass::NoCache => "no-such-cache",
         })
     }
@@ -55,8 +60,12 @@ pub struct RequestRules<'a> {
     pub allowed_hosts: &'a [String],
     /// Which cookies stand for a session.
     pub session_cookies: &'a SessionCookies,
+    /// Cookies that tell pages of the view apart, and so may stand for a session.
+    pub vary_on_cookies: &'a [String],
     /// Whether the view said that its page is the same for everyone.
     pub public: bool,
+    /// Whether the response says whether others may have what an authorized request got (RFC 9111, section 3.5).
+    pub asks_response: bool,
 }
 
 /// Tells whether the cache may deal with a request.
@@ -73,13 +82,16 @@ pub fn may_use_cache(method: &Method, headers: &HeaderMap, rules: RequestRules<'
     if host(headers).is_none_or(|host| !is_allowed(host, rules.allowed_hosts)) {
         return Err(Bypass::Host);
     }
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Err(Bypass::Precondition);
+    }
     if rules.public {
         return Ok(());
     }
-    if headers.contains_key(AUTHORIZATION) {
+    if headers.contains_key(AUTHORIZATION) && !rules.asks_response {
         return Err(Bypass::Authorization);
     }
-    if has_session_cookie(headers, rules.session_cookies) {
+    if has_session_cookie(headers, rules) {
         return Err(Bypass::Session);
     }
     Ok(())
@@ -106,15 +118,23 @@ fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
 }
 
-fn has_session_cookie(headers: &HeaderMap, cookies: &SessionCookies) -> bool {
-    let names = match cookies {
-        SessionCookies::Any => return headers.contains_key(COOKIE),
-        SessionCookies::Named(names) => names,
-    };
-    headers.get_all(COOKIE).any(|field| {
-        let pairs = field.as_bytes().split(|byte| *byte == b';');
-        let mut sent = pairs.map(|pair| pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii());
-        sent.any(|name| names.iter().any(|session| session.as_bytes() == name))
+fn has_session_cookie(headers: &HeaderMap, rules: RequestRules<'_>) -> bool {
+    cookies(headers).any(|(name, _)| {
+        let is = |one: &String| one.as_bytes() == name;
+        let is_session = match rules.session_cookies {
+            SessionCookies::Any => true,
+            SessionCookies::Named(names) => names.iter().any(is),
+        };
+        is_session && !rules.vary_on_cookies.iter().any(is)
+    })
+}
+
+/// Returns the names and values of all cookies, as they were sent.
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let pairs = headers.get_all(COOKIE).flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
+        Some(middle) => (pair[..middle].trim_ascii(), pair[middle + 1..].trim_ascii()),
+        None => (pair.trim_ascii(), &pair[..0]),
     })
 }
 
@@ -135,11 +155,14 @@ mod tests {
             headers.append(HeaderName::from_static(name), HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let allowed_hosts = ["larder.test".to_owned(), "[::1]".to_owned()];
-        may_use_cache(
-            &method,
-            &headers,
-            RequestRules { allowed_hosts: &allowed_hosts, session_cookies: session, public },
-        )
+        let rules = RequestRules {
+            allowed_hosts: &allowed_hosts,
+            session_cookies: session,
+            vary_on_cookies: &["lang".to_owned()],
+            public,
+            asks_response: false,
+        };
+        may_use_cache(&method, &headers, rules)
     }
 
     fn get(fields: &[(&'static str, &str)]) -> Result<(), Bypass> {
@@ -164,6 +187,9 @@ mod tests {
     fn personal_requests_pass_by_unless_the_view_is_public() {
         assert_eq!(get(&[("authorization", "Bearer x")]), Err(Bypass::Authorization));
         assert_eq!(get(&[("cookie", "theme=dark")]), Err(Bypass::Session));
+        assert_eq!(get(&[("cookie", "lang=de")]), Ok(()), "it tells pages apart");
+        assert_eq!(get(&[("cookie", "lang=de; id=1")]), Err(Bypass::Session));
+        assert_eq!(get(&[("if-match", "*")]), Err(Bypass::Precondition));
         let fields = [("host", "larder.test"), ("cookie", "id=1"), ("authorization", "Basic x")];
         assert_eq!(decide(Method::GET, &fields, &SessionCookies::Any, true), Ok(()));
     }

@@ -7,17 +7,26 @@ use std::{
 
 use actix_web::http::{
     StatusCode,
-    header::{self, DATE, EXPIRES, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, VARY},
+    header::{self, DATE, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, SET_COOKIE, VARY},
 };
 
-use super::cache_control::CacheControl;
+use super::{
+    cache_control::CacheControl,
+    freshness::{Freshness, age_on_arrival, date},
+    targeted,
+};
+use crate::clock::Timestamp;
 
 /// Why a response was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotStored {
-    /// Its status is not 200.
+    /// Its status is none that is stored without the response saying so, or at all.
     Status,
+    /// The request had an `Authorization` field, and the response does not say that others may have it.
+    Authorization,
+    /// The view read what belongs to one visitor: his session or the like.
+    Tainted,
     /// It sets a cookie, which belongs to one visitor.
     SetCookie,
     /// It says `private`.
@@ -48,6 +57,8 @@ impl fmt::Display for NotStored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             NotStored::Status => "status",
+            NotStored::Authorization => "authorization",
+            NotStored::Tainted => "private-data",
             NotStored::SetCookie => "set-cookie",
             NotStored::Private => "private",
             NotStored::NoStore => "no-store",
@@ -64,47 +75,120 @@ impl fmt::Display for NotStored {
     }
 }
 
-/// Decides whether a response may be stored for others, and for how long.
+/// What the cache is told beside the response itself.
+#[derive(Debug, Clone, Copy)]
+pub struct StoringRules<'a> {
+    /// How long a response is fresh that says nothing of it: the view's mark or the site's settings.
+    pub configured: Duration,
+    /// Whether what the response says may also be longer than that. A mark is an upper limit, a gateway's default is not.
+    pub says_more: bool,
+    /// Which statuses are stored though the response says nothing: 200 for most.
+    pub statuses: &'a [StatusCode],
+    /// Which part of the time since `Last-Modified` a response is fresh that says nothing (RFC 9111, section 4.2.2); zero
+    /// for none.
+    pub heuristic: f64,
+    /// Fields that count instead of `Cache-Control` (RFC 9213).
+    pub targets: &'a [HeaderName],
+    /// Whether the request had an `Authorization` field that the view did not declare to be of no matter.
+    pub is_authorized: bool,
+    /// Served for so long after its lifetime while it is made anew, unless the response says so itself.
+    pub stale_while_revalidate: Duration,
+    /// Served for so long after its lifetime if making it anew fails, unless the response says so itself.
+    pub stale_if_error: Duration,
+}
+
+/// Statuses whose responses a mark lets be stored if they say for how long themselves: those that are cacheable without
+/// (RFC 9110, section 15.1), but for 405, 414 and 501, which a malformed request brings about.
+const BY_WORD: [u16; 8] = [200, 203, 204, 300, 301, 308, 404, 410];
+
+/// Statuses that may be fresh by a guess (RFC 9110, section 15.1).
+const BY_HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+/// Decides whether a response may be stored for others, and how long it is fresh (RFC 9111, sections 3 and 4.2).
 ///
-/// `configured` is the time that the view's mark or the site's settings give. What the response says itself goes
-/// first where it is shorter: `s-maxage`, or else `max-age`, or else `Expires` (RFC 9111, section 4.2.1).
+/// `took` is how long it was waited for.
 ///
 /// # Errors
 /// The reason why not.
-pub fn lifetime(
+pub fn may_store(
     status: StatusCode,
     headers: &HeaderMap,
-    configured: Duration,
-    now: SystemTime,
-) -> Result<Duration, NotStored> {
-    if status != StatusCode::OK {
+    rules: StoringRules<'_>,
+    took: Duration,
+    now: Timestamp,
+) -> Result<Freshness, NotStored> {
+    // A part of a response is not one, and what a 304 says belongs to a stored one.
+    if status.is_informational() || status == StatusCode::PARTIAL_CONTENT || status == StatusCode::NOT_MODIFIED {
         return Err(NotStored::Status);
     }
     if headers.contains_key(SET_COOKIE) {
         return Err(NotStored::SetCookie);
     }
-    let says = CacheControl::of(headers);
-    if says.no_store {
+    let targeted = targeted::directives(headers, rules.targets);
+    let says = targeted.unwrap_or_else(|| CacheControl::of(headers));
+    let is_understood = BY_HEURISTIC.contains(&status.as_u16());
+    if says.must_understand && !is_understood {
+        return Err(NotStored::Status);
+    }
+    // Section 5.2.2.3: for caches that do not know `must-understand`.
+    if says.no_store && !says.must_understand {
         return Err(NotStored::NoStore);
     }
     if says.private {
         return Err(NotStored::Private);
     }
-    if says.no_cache {
+    if rules.is_authorized && !(says.public || says.s_maxage.is_some() || says.must_revalidate) {
+        return Err(NotStored::Authorization);
+    }
+    let clock = now.to_system_time();
+    let explicit = match targeted {
+        Some(says) => says.s_maxage.or(says.max_age),
+        None => says.s_maxage.or(says.max_age).or_else(|| until_expires(headers, clock)),
+    };
+    let has_validator = headers.contains_key(ETAG) || headers.contains_key(LAST_MODIFIED);
+    let lifetime = match explicit {
+        Some(_) if !rules.says_more && !BY_WORD.contains(&status.as_u16()) => return Err(NotStored::Status),
+        Some(explicit) if !rules.says_more => explicit.min(rules.configured),
+        Some(explicit) => explicit,
+        None if rules.statuses.contains(&status) && !rules.configured.is_zero() => rules.configured,
+        None => match guessed(headers, rules.heuristic, clock).filter(|_| is_understood || says.public) {
+            Some(guess) => guess,
+            None if rules.statuses.contains(&status) => Duration::ZERO,
+            None => return Err(NotStored::Status),
+        },
+    };
+    let must_revalidate = says.must_revalidate || says.s_maxage.is_some();
+    let freshness = Freshness {
+        initial_age: age_on_arrival(headers, took, clock),
+        always_validate: says.no_cache,
+        must_revalidate,
+        stale_while_revalidate: says.stale_while_revalidate.unwrap_or(rules.stale_while_revalidate),
+        stale_if_error: says.stale_if_error.unwrap_or(rules.stale_if_error),
+        ..Freshness::new(now, lifetime)
+    };
+    if says.no_cache && !has_validator {
         return Err(NotStored::NoCache);
     }
-    let explicit = says.s_maxage.or(says.max_age).or_else(|| until_expires(headers, now));
-    let lifetime = explicit.map_or(configured, |explicit| explicit.min(configured));
-    if lifetime.is_zero() { Err(NotStored::NoLifetime) } else { Ok(lifetime) }
+    // What is not fresh is kept for its validator or for bad times, and only if the response or the site said anything.
+    let is_of_use = !freshness.usable_for().is_zero() || has_validator && (explicit.is_some() || says.no_cache);
+    if is_of_use { Ok(freshness) } else { Err(NotStored::NoLifetime) }
+}
+
+fn guessed(headers: &HeaderMap, fraction: f64, now: SystemTime) -> Option<Duration> {
+    let since = date(headers, &DATE).unwrap_or(now).duration_since(date(headers, &LAST_MODIFIED)?).ok()?;
+    // RFC 9111, section 4.2.2 suggests a tenth; a day is as much as anybody should guess.
+    (fraction > 0.0).then(|| since.mul_f64(fraction.min(1.0)).min(Duration::from_secs(24 * 60 * 60)))
 }
 
 /// Returns the time from `Date`, or else from now, to `Expires`; none is left if the date has passed or is no date
 /// (RFC 9111, section 5.3).
 fn until_expires(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let date = |name| httpdate::parse_http_date(headers.get(name)?.to_str().ok()?).ok();
     headers.get(EXPIRES)?;
-    let made = date(DATE).unwrap_or(now);
-    Some(date(EXPIRES).and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default())
+    let made = date(headers, &DATE).unwrap_or(now);
+    // Several that differ are as good as none that can be read.
+    let is_one = headers.get_all(EXPIRES).count() == 1;
+    let expires = date(headers, &EXPIRES).filter(|_| is_one);
+    Some(expires.and_then(|expires| expires.duration_since(made).ok()).unwrap_or_default())
 }
 
 /// Returns the names in all `Vary` fields, in lower case, sorted, each once (RFC 9110, section 12.5.5).
@@ -186,9 +270,47 @@ mod tests {
         headers
     }
 
+    const OK: [StatusCode; 1] = [StatusCode::OK];
+
+    /// What a mark of a minute says.
+    fn mark() -> StoringRules<'static> {
+        StoringRules {
+            configured: MINUTE,
+            says_more: false,
+            statuses: &OK,
+            heuristic: 0.0,
+            targets: &[],
+            is_authorized: false,
+            stale_while_revalidate: Duration::ZERO,
+            stale_if_error: Duration::ZERO,
+        }
+    }
+
+    /// What a gateway says that goes by the responses alone.
+    fn gateway() -> StoringRules<'static> {
+        StoringRules { configured: Duration::ZERO, says_more: true, ..mark() }
+    }
+
+    fn decide(
+        status: u16,
+        fields: &[(&'static str, &'static str)],
+        rules: StoringRules<'_>,
+    ) -> Result<Freshness, NotStored> {
+        let status = StatusCode::from_u16(status).unwrap();
+        may_store(status, &headers(fields), rules, Duration::ZERO, Timestamp::from_millis(10_000))
+    }
+
+    type Case = (u16, &'static [(&'static str, &'static str)], Result<u64, NotStored>);
+
+    fn all_are_decided(table: &[Case], rules: StoringRules<'_>) {
+        for (status, fields, expected) in table {
+            let decided = decide(*status, fields, rules).map(|freshness| freshness.lifetime.as_secs());
+            assert_eq!(decided, *expected, "{status} {fields:?}");
+        }
+    }
+
     #[test]
-    fn what_may_be_stored_and_for_how_long() {
-        type Case = (u16, &'static [(&'static str, &'static str)], Result<u64, NotStored>);
+    fn a_mark_stores_what_does_not_forbid_it_up_to_its_time() {
         let table: &[Case] = &[
             (200, &[], Ok(60)),
             (200, &[("cache-control", "public")], Ok(60)),
@@ -202,27 +324,108 @@ mod tests {
             (200, &[("cache-control", "public, private=\"x\"")], Err(NotStored::Private)),
             (200, &[("cache-control", "No-Store")], Err(NotStored::NoStore)),
             (200, &[("cache-control", "no-cache")], Err(NotStored::NoCache)),
+            (200, &[("cache-control", "no-cache"), ("etag", "\"a\"")], Ok(60)),
             (200, &[("cache-control", "max-age=0")], Err(NotStored::NoLifetime)),
+            (200, &[("cache-control", "max-age=0"), ("etag", "\"a\"")], Ok(0)),
             (200, &[("cache-control", "max-age=soon")], Err(NotStored::NoLifetime)),
             (200, &[("expires", "Thu, 01 Jan 1970 00:00:40 GMT")], Ok(30)),
-            (200, &[("date", "Thu, 01 Jan 1970 00:00:20 GMT"), ("expires", "Thu, 01 Jan 1970 00:00:40 GMT")], Ok(20)),
+            (200, &[("date", "Thu, 01 Jan 1970 00:00:09 GMT"), ("expires", "Thu, 01 Jan 1970 00:00:29 GMT")], Ok(20)),
             (200, &[("expires", "Thu, 01 Jan 1970 00:00:40 GMT"), ("cache-control", "max-age=50")], Ok(50)),
             (200, &[("expires", "Thu, 01 Jan 1970 00:00:01 GMT")], Err(NotStored::NoLifetime)),
             (200, &[("expires", "0")], Err(NotStored::NoLifetime)),
             (204, &[], Err(NotStored::Status)),
-            (206, &[], Err(NotStored::Status)),
+            (206, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
             (301, &[], Err(NotStored::Status)),
-            (304, &[], Err(NotStored::Status)),
-            (404, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
+            (301, &[("cache-control", "max-age=60")], Ok(60)),
+            (304, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
+            (404, &[], Err(NotStored::Status)),
+            (404, &[("cache-control", "max-age=60")], Ok(60)),
+            (400, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
+            (414, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
             (500, &[], Err(NotStored::Status)),
+            (500, &[("cache-control", "max-age=60")], Err(NotStored::Status)),
         ];
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10);
-        for (status, fields, expected) in table {
-            let status = StatusCode::from_u16(*status).unwrap();
-            let decided = lifetime(status, &headers(fields), MINUTE, now).map(|lifetime| lifetime.as_secs());
-            assert_eq!(decided, *expected, "{status} {fields:?}");
-        }
-        assert_eq!(lifetime(StatusCode::OK, &headers(&[]), Duration::ZERO, now), Err(NotStored::NoLifetime));
+        all_are_decided(table, mark());
+        let never = StoringRules { configured: Duration::ZERO, ..mark() };
+        assert_eq!(decide(200, &[], never), Err(NotStored::NoLifetime));
+    }
+
+    #[test]
+    fn a_gateway_goes_by_what_the_response_says() {
+        let table: &[Case] = &[
+            (200, &[], Err(NotStored::NoLifetime)),
+            (200, &[("cache-control", "public"), ("last-modified", DAY_BEFORE)], Err(NotStored::NoLifetime)),
+            (200, &[("cache-control", "max-age=500")], Ok(500)),
+            (200, &[("cache-control", "max-age=5, s-maxage=500")], Ok(500)),
+            (599, &[("cache-control", "max-age=500")], Ok(500)),
+            (500, &[("cache-control", "max-age=500")], Ok(500)),
+            (206, &[("cache-control", "max-age=500")], Err(NotStored::Status)),
+            (200, &[("cache-control", "no-store, must-understand, max-age=5")], Ok(5)),
+            (599, &[("cache-control", "no-store, must-understand, max-age=5")], Err(NotStored::Status)),
+            (200, &[("cache-control", "no-store, max-age=5")], Err(NotStored::NoStore)),
+            (200, &[("cdn-cache-control", "max-age=5"), ("cache-control", "no-store")], Err(NotStored::NoStore)),
+            (200, &[("expires", "0"), ("expires", "Thu, 01 Jan 1970 00:00:40 GMT")], Err(NotStored::NoLifetime)),
+        ];
+        all_are_decided(table, gateway());
+        let targets = [HeaderName::from_static("cdn-cache-control")];
+        let table: &[Case] = &[
+            (200, &[("cdn-cache-control", "max-age=5"), ("cache-control", "no-store")], Ok(5)),
+            (200, &[("cdn-cache-control", "no-store"), ("cache-control", "max-age=5")], Err(NotStored::NoStore)),
+            (200, &[("cdn-cache-control", "&&"), ("cache-control", "max-age=5")], Ok(5)),
+            (
+                200,
+                &[("cdn-cache-control", "public"), ("expires", "Thu, 01 Jan 2070 00:00:40 GMT")],
+                Err(NotStored::NoLifetime),
+            ),
+        ];
+        all_are_decided(table, StoringRules { targets: &targets, ..gateway() });
+    }
+
+    const DAY_BEFORE: &str = "Wed, 31 Dec 1969 00:00:10 GMT";
+
+    #[test]
+    fn a_lifetime_is_guessed_only_where_it_may_be() {
+        let guessing = StoringRules { heuristic: 0.1, ..gateway() };
+        let table: &[Case] = &[
+            (200, &[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], Ok(1)),
+            (200, &[], Err(NotStored::NoLifetime)),
+            (201, &[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], Err(NotStored::Status)),
+            (404, &[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT")], Ok(1)),
+            (200, &[("last-modified", "Thu, 01 Jan 1970 00:00:00 GMT"), ("cache-control", "max-age=7")], Ok(7)),
+        ];
+        all_are_decided(table, guessing);
+    }
+
+    #[test]
+    fn an_authorized_request_is_answered_for_others_only_by_explicit_permission() {
+        let authorized = StoringRules { is_authorized: true, ..mark() };
+        let table: &[Case] = &[
+            (200, &[], Err(NotStored::Authorization)),
+            (200, &[("cache-control", "max-age=5")], Err(NotStored::Authorization)),
+            (200, &[("cache-control", "public")], Ok(60)),
+            (200, &[("cache-control", "s-maxage=5")], Ok(5)),
+            (200, &[("cache-control", "must-revalidate")], Ok(60)),
+        ];
+        all_are_decided(table, authorized);
+    }
+
+    #[test]
+    fn stale_windows_come_from_the_response_or_from_the_rules() {
+        let rules = StoringRules { stale_while_revalidate: MINUTE, stale_if_error: MINUTE * 2, ..mark() };
+        let windows = |field| {
+            let decided = decide(200, &[("cache-control", field)], rules).unwrap();
+            let secs = |window: Duration| window.as_secs();
+            (secs(decided.stale_while_revalidate), secs(decided.stale_if_error), decided.must_revalidate)
+        };
+        assert_eq!(windows("public"), (60, 120, false));
+        assert_eq!(windows("stale-while-revalidate=5, stale-if-error=0"), (5, 0, false));
+        assert_eq!(windows("s-maxage=5"), (60, 120, true));
+        let spent = decide(200, &[("cache-control", "max-age=0, stale-while-revalidate=5")], gateway()).unwrap();
+        assert_eq!(spent.usable_for(), Duration::from_secs(5));
+        assert_eq!(
+            decide(200, &[("cache-control", "max-age=5"), ("age", "3")], gateway()).unwrap().initial_age.as_secs(),
+            3
+        );
     }
 
     #[test]

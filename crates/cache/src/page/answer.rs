@@ -1,0 +1,108 @@
+//! A stored page as the answer to a request: whole, a part of it, or the word that it has not changed.
+
+use actix_web::{
+    HttpResponse,
+    body::{BodySize, BoxBody, MessageBody},
+    http::{
+        Method, StatusCode,
+        header::{ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
+    },
+};
+
+use super::{
+    policy::{
+        conditional::{self, Preconditions},
+        range::{self, Ranges},
+        response,
+    },
+    stored::StoredPage,
+};
+use crate::{clock::Timestamp, tags};
+
+/// What a client wants of a page: under which conditions, and which parts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asked {
+    conditions: Preconditions,
+    /// The `Range` fields of a GET.
+    ranges: HeaderMap,
+}
+
+impl Asked {
+    /// Reads it from a request that is still as its client sent it.
+    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let mut ranges = HeaderMap::new();
+        // RFC 9110, section 14.2: for GET only.
+        if method == Method::GET {
+            headers.get_all(RANGE).for_each(|range| ranges.append(RANGE, range.clone()));
+        }
+        Asked { conditions: Preconditions::of(headers), ranges }
+    }
+
+    /// Answers with a stored page.
+    pub(super) fn answer(&self, page: &StoredPage, now: Timestamp) -> HttpResponse {
+        let mut answer = HttpResponse::new(page.status);
+        *answer.headers_mut() = page.headers();
+        answer.headers_mut().insert(AGE, response::number("", page.freshness.age(now).as_secs()));
+        self.apply(answer, page)
+    }
+
+    /// Answers with a page that was made just now and is stored.
+    pub(super) fn answer_made(&self, made: HttpResponse<()>, page: &StoredPage) -> HttpResponse {
+        self.apply(made.set_body(BoxBody::new(())), page)
+    }
+
+    fn apply(&self, mut answer: HttpResponse, page: &StoredPage) -> HttpResponse {
+        // RFC 9110, section 13.2.1: conditions are for answers that would be successes.
+        if !page.status.is_success() {
+            return answer.set_body(BoxBody::new(page.body.clone()));
+        }
+        if conditional::is_not_modified(&self.conditions, answer.headers()) {
+            return not_modified(answer);
+        }
+        let length = page.body.len() as u64;
+        let wants_parts = page.status == StatusCode::OK
+            && !self.ranges.is_empty()
+            && conditional::range_applies(&self.conditions, answer.headers());
+        let ranges = if wants_parts { range::ranges(&self.ranges, length) } else { Ranges::Whole };
+        let Ranges::Parts(parts) = ranges else {
+            if ranges == Ranges::Unsatisfiable {
+                *answer.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                answer.headers_mut().insert(CONTENT_RANGE, range::unsatisfied_range(length));
+                return answer.set_body(BoxBody::new(()));
+            }
+            return answer.set_body(BoxBody::new(page.body.clone()));
+        };
+        *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        answer.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        if let [(first, last)] = parts[..] {
+            answer.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, length));
+            return answer.set_body(BoxBody::new(page.body.slice(usize_of(first)..=usize_of(last))));
+        }
+        let boundary = format!("larder-{:016x}", tags::random().unwrap_or_default());
+        let kind = answer.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
+        if let Ok(kind) = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")) {
+            answer.headers_mut().insert(CONTENT_TYPE, kind);
+        }
+        answer.set_body(BoxBody::new(range::multipart(&parts, kind.as_deref(), &page.body, &boundary)))
+    }
+
+    /// Answers with a page that is not stored: it may be what the client has already.
+    pub(super) fn is_not_modified<B: MessageBody>(&self, made: &HttpResponse<B>) -> bool {
+        made.status() == StatusCode::OK
+            && made.body().size() != BodySize::None
+            && conditional::is_not_modified(&self.conditions, made.headers())
+    }
+}
+
+/// Says that what the client has is still right (RFC 9110, section 15.4.5).
+pub(super) fn not_modified<B>(answer: HttpResponse<B>) -> HttpResponse {
+    let mut answer = answer.set_body(BoxBody::new(()));
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
+    answer.headers_mut().retain(|name, _| conditional::is_kept_in_not_modified(name));
+    answer
+}
+
+/// A position in a body, which lies in memory.
+fn usize_of(position: u64) -> usize {
+    usize::try_from(position).unwrap_or(usize::MAX)
+}

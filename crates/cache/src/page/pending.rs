@@ -1,0 +1,410 @@
+//! A page that is being made: what its view is asked, and what becomes of the answer.
+
+use std::{rc::Rc, sync::Arc, time::Instant};
+
+use actix_web::{
+    HttpMessage, HttpRequest, HttpResponse,
+    body::{BodySize, EitherBody, MessageBody},
+    dev::{ConnectionInfo, ServiceRequest, ServiceResponse},
+    http::{
+        Method, StatusCode, Uri,
+        header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
+    },
+};
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{
+    answer::{self, Asked},
+    key::{FORWARDED_FIELDS, PageId},
+    pages::{Pages, Rule},
+    policy::{
+        Forward, NotStored, PageOutcome, conditional,
+        freshness::Freshness,
+        response::{self, StoringRules},
+    },
+    private::{PageTags, Taint},
+    stored::{StoredPage, VaryList},
+};
+use crate::{
+    BlockingCache, Cache, Timeout,
+    alias::{Basis, Finished, Keep},
+    backend::Value,
+    cache::Loading,
+    codec::Content,
+    envelope::Codec,
+    error::{Error, Result},
+    tags,
+};
+
+/// How long a page is kept that is of no use any more but for the validator in it: the view may say that it has not
+/// changed.
+const KEPT_FOR_VALIDATION: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+
+/// A page that is being made.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) rule: Rc<Rule>,
+    pub(super) cache: Cache,
+    pub(super) id: PageId,
+    /// The headers that other variants of the page vary by, and the entry that says so.
+    pub(super) varies: Option<(VaryList, Value)>,
+    pub(super) forward: Forward,
+    /// What is stored, and whether it may be served if the page cannot be made.
+    pub(super) stale: Option<(StoredPage, bool)>,
+    pub(super) is_authorized: bool,
+    pub(super) asked: Asked,
+    /// Whether the view was asked whether the stored page has changed.
+    is_validating: bool,
+    started: Instant,
+    /// The right to make the page while others wait for it, and what it must be compared with when it was made.
+    pub(super) loading: Option<(Box<Loading>, Basis)>,
+}
+
+/// What may be stored of an answer.
+struct Storable {
+    freshness: Freshness,
+    vary: Vec<HeaderName>,
+}
+
+impl Pending {
+    pub(super) fn new(request: &ServiceRequest, rule: &Rc<Rule>, cache: Cache, id: PageId) -> Self {
+        Pending {
+            rule: Rc::clone(rule),
+            cache,
+            id,
+            varies: None,
+            forward: Forward::UriMiss,
+            stale: None,
+            is_authorized: false,
+            asked: Asked::of(request.method(), request.headers()),
+            is_validating: false,
+            started: Instant::now(),
+            loading: None,
+        }
+    }
+
+    /// Tells whether this is the page that a rule asks for.
+    pub(super) fn is_for(&self, rule: &Rc<Rule>) -> bool {
+        Rc::ptr_eq(&self.rule, rule)
+    }
+
+    /// Returns the key that the page is made under, if it is to be stored. Who makes it must know: what is stored is not
+    /// made of copies that may be old.
+    pub(super) fn key_in_making(&self) -> Option<String> {
+        self.loading.as_ref().and_then(|_| self.cache.blocking().final_key(&self.id.key()).ok())
+    }
+
+    /// Reads the versions of the page's tags. Must happen before the view reads its data.
+    pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
+        let Some((loading, _)) = self.loading.take() else { return };
+        let tags = self.rule.tags.as_ref().map(|tags_of| tags_of(request)).unwrap_or_default();
+        let read = move |_: &BlockingCache| Ok((loading.basis(&tags, true)?, loading));
+        self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
+    }
+
+    /// Makes a request one for the whole page, as everybody may have it: without the conditions and ranges of this
+    /// client, without what it says of proxies, without the parameters that do not count. Asks for a stored page whether it
+    /// has changed.
+    pub(super) fn prepare(&mut self, request: &mut ServiceRequest, pages: &Pages) {
+        if self.loading.is_none() {
+            return;
+        }
+        let is_trusted = pages.is_trusted(request);
+        let uri = pages.parts(&self.rule, is_trusted).target(request.uri()).parse::<Uri>();
+        if let Some(uri) = uri.ok().filter(|uri| uri.path_and_query() != request.uri().path_and_query()) {
+            request.head_mut().uri = uri;
+        }
+        let headers = request.headers_mut();
+        conditional::strip(headers);
+        if !is_trusted {
+            let mut had_any = headers.remove("x-forwarded-for").count() > 0;
+            for name in FORWARDED_FIELDS {
+                had_any |= headers.remove(name).count() > 0;
+            }
+            if had_any {
+                request.extensions_mut().remove::<ConnectionInfo>();
+            }
+        }
+        let Some((page, _)) = &self.stale else { return };
+        let stored = page.headers();
+        for (validator, condition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+            if let Some(value) = stored.get(validator).filter(|_| page.status == StatusCode::OK) {
+                request.headers_mut().insert(condition, value.clone());
+                self.is_validating = true;
+            }
+        }
+    }
+
+    /// Gives the page up: those who wait for it shall make it by themselves.
+    pub(super) async fn give_up(&mut self) {
+        if let Some((loading, _)) = self.loading.take() {
+            let given_up = move |_: &BlockingCache| {
+                loading.give_up();
+                Ok(())
+            };
+            // If it was not said, the end of the ticket says it.
+            let _ = self.cache.try_run(given_up).await;
+        }
+    }
+
+    /// Gives the page up for a while, and serves what is stored.
+    async fn fail(&mut self) {
+        if let Some((loading, _)) = self.loading.take() {
+            let failed = move |cache: &BlockingCache| {
+                loading.fail(Arc::new(()), cache.load_options_or_default().retry_after);
+                Ok(())
+            };
+            let _ = self.cache.try_run(failed).await;
+        }
+    }
+
+    /// Tells whether a stored page may be served should this one fail.
+    pub(super) fn may_stand_in(&self) -> bool {
+        matches!(self.stale, Some((_, true)))
+    }
+
+    /// Answers with what is stored, if the page could not be made and the stored one may stand in (RFC 5861, section 4).
+    pub(super) async fn instead_of_failure(
+        &mut self,
+        pages: &Pages,
+        request: &HttpRequest,
+        status: StatusCode,
+    ) -> Option<HttpResponse> {
+        if !matches!(status.as_u16(), 500 | 502..=504) {
+            return None;
+        }
+        let page = match self.stale.take() {
+            Some((page, true)) => page,
+            other => {
+                self.stale = other;
+                return None;
+            }
+        };
+        self.fail().await;
+        let now = self.cache.now();
+        let mut answer = self.asked.answer(&page, now);
+        let outcome = PageOutcome::StaleIfError { status: status.as_u16(), ttl: page.freshness.ttl(now) };
+        pages.announce(request, answer.headers_mut(), outcome);
+        Some(answer)
+    }
+
+    /// Stores a page that was made, if it may be stored, and says what became of it.
+    pub(super) async fn finish<B: MessageBody + 'static>(
+        mut self,
+        pages: &Pages,
+        made: ServiceResponse<B>,
+    ) -> ServiceResponse<EitherBody<B>> {
+        let (request, made) = made.into_parts();
+        let status = made.status();
+        if self.is_validating && status == StatusCode::NOT_MODIFIED {
+            let answer = self.revalidated(pages, &request, made.headers()).await;
+            return ServiceResponse::new(request, answer.map_into_right_body());
+        }
+        if let Some(answer) = self.instead_of_failure(pages, &request, status).await {
+            return ServiceResponse::new(request, answer.map_into_right_body());
+        }
+        let answer = match self.decide(pages, &request, &made) {
+            Err(reason) => self.pass_on(pages, &request, made, reason).await,
+            Ok(storable) => {
+                let (head, body) = made.into_parts();
+                match body.try_into_bytes() {
+                    Ok(body) => self.store(pages, &request, head, body, storable).await.map_into_right_body(),
+                    Err(body) => self.pass_on(pages, &request, head.set_body(body), NotStored::Streaming).await,
+                }
+            }
+        };
+        ServiceResponse::new(request, answer)
+    }
+
+    /// Lets an answer through that is not stored.
+    async fn pass_on<B: MessageBody + 'static>(
+        mut self,
+        pages: &Pages,
+        request: &HttpRequest,
+        mut made: HttpResponse<B>,
+        reason: NotStored,
+    ) -> HttpResponse<EitherBody<B>> {
+        self.give_up().await;
+        let outcome = PageOutcome::NotStored { forward: self.forward, reason };
+        // A HEAD says what its GET would, so it must tell clients the same.
+        if reason == NotStored::Head
+            && let Ok(freshness) = self.freshness(pages, &made)
+        {
+            self.tell_clients(made.headers_mut(), &freshness);
+        }
+        let is_not_modified = self.asked.is_not_modified(&made);
+        pages.announce(request, made.headers_mut(), outcome);
+        if is_not_modified {
+            return answer::not_modified(made).map_into_right_body();
+        }
+        made.map_into_left_body()
+    }
+
+    async fn store(
+        self,
+        pages: &Pages,
+        request: &HttpRequest,
+        mut head: HttpResponse<()>,
+        body: Bytes,
+        Storable { freshness, vary }: Storable,
+    ) -> HttpResponse {
+        self.tell_clients(head.headers_mut(), &freshness);
+        if pages.site.etags && head.status() == StatusCode::OK && !head.headers().contains_key(ETAG) {
+            head.headers_mut().insert(ETAG, etag_of(&body));
+        }
+        let page = StoredPage::new(head.status(), head.headers(), body, freshness);
+        let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
+        let outcome = match self.keep(&page, vary, request).await {
+            Ok(()) => PageOutcome::Stored { forward, ttl: freshness.ttl(now) },
+            Err(reason) => PageOutcome::NotStored { forward, reason },
+        };
+        pages.announce(request, head.headers_mut(), outcome);
+        asked.answer_made(head, &page)
+    }
+
+    /// Stores what the view said has not changed, with what it said anew (RFC 9111, section 4.3.4).
+    async fn revalidated(mut self, pages: &Pages, request: &HttpRequest, said: &HeaderMap) -> HttpResponse {
+        let now = self.cache.now();
+        let Some((page, _)) = self.stale.take() else { return HttpResponse::new(StatusCode::NOT_MODIFIED) };
+        let mut fields = page.headers();
+        let updated: Vec<&HeaderName> = said
+            .keys()
+            .filter(|name| conditional::is_updated_by_not_modified(name) && response::is_kept(name))
+            .collect();
+        for name in updated {
+            fields.remove(name);
+            said.get_all(name).for_each(|value| fields.append(name.clone(), value.clone()));
+        }
+        let mut head = HttpResponse::new(page.status).set_body(());
+        *head.headers_mut() = fields;
+        let decided =
+            self.freshness(pages, &head).and_then(|freshness| Ok((freshness, response::vary(head.headers())?)));
+        let Ok((freshness, vary)) = decided else {
+            self.give_up().await;
+            let reason = decided.err().unwrap_or(NotStored::Store);
+            let mut answer = self.asked.answer(&page, now);
+            pages.announce(request, answer.headers_mut(), PageOutcome::NotStored { forward: self.forward, reason });
+            return answer;
+        };
+        let page = StoredPage::new(page.status, head.headers(), page.body, freshness);
+        let asked = self.asked.clone();
+        let outcome = match self.keep(&page, vary, request).await {
+            Ok(()) => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
+            Err(reason) => PageOutcome::NotStored { forward: Forward::Stale, reason },
+        };
+        let mut answer = asked.answer(&page, now);
+        pages.announce(request, answer.headers_mut(), outcome);
+        answer
+    }
+
+    fn decide<B: MessageBody>(
+        &self,
+        pages: &Pages,
+        request: &HttpRequest,
+        made: &HttpResponse<B>,
+    ) -> Result<Storable, NotStored> {
+        if request.extensions().get::<Taint>().is_some() && !self.rule.may_be_personal() {
+            return Err(NotStored::Tainted);
+        }
+        let freshness = self.freshness(pages, made)?;
+        let vary = response::vary(made.headers())?;
+        match made.body().size() {
+            _ if request.method() == Method::HEAD => Err(NotStored::Head),
+            BodySize::Stream => Err(NotStored::Streaming),
+            BodySize::Sized(bytes) if bytes > pages.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
+            _ => Ok(Storable { freshness, vary }),
+        }
+    }
+
+    fn freshness<B>(&self, pages: &Pages, made: &HttpResponse<B>) -> Result<Freshness, NotStored> {
+        let blocking = self.cache.blocking();
+        let (rule, options) = (&self.rule, blocking.load_options_or_default());
+        let rules = StoringRules {
+            configured: rule.timeout,
+            says_more: rule.by_headers,
+            statuses: &rule.statuses,
+            heuristic: pages.site.heuristic,
+            targets: &pages.site.targets,
+            is_authorized: self.is_authorized && !rule.public,
+            stale_while_revalidate: rule.stale_while_revalidate.unwrap_or(options.stale_while_revalidate),
+            stale_if_error: rule.stale_if_error.unwrap_or(options.stale_if_error),
+        };
+        response::may_store(made.status(), made.headers(), rules, self.started.elapsed(), self.cache.now())
+    }
+
+    fn tell_clients(&self, headers: &mut HeaderMap, freshness: &Freshness) {
+        // What a gateway passes on says what its origin said.
+        if !self.rule.by_headers {
+            let clients = self.rule.clients.unwrap_or(self.rule.timeout).min(freshness.lifetime);
+            response::tell_clients(headers, clients, self.cache.now().to_system_time());
+        }
+    }
+
+    async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, request: &HttpRequest) -> Result<(), NotStored> {
+        // Another one makes the same page, or the store is away.
+        let (Some((loading, basis)), true) = (self.loading, self.cache.capabilities().stores) else {
+            return Err(NotStored::Store);
+        };
+        let discovered = request.extensions_mut().remove::<PageTags>().unwrap_or_default().0;
+        // One answer may name fewer headers than another one did: all of them tell the variants apart.
+        let mut names = vary;
+        names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
+        names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        names.dedup();
+        let keep = Keep { timeout: Timeout::After(kept_for(page)), cost: self.started.elapsed(), ..Keep::default() };
+        let bytes = |bytes| Content::Payload(Codec::Bytes, bytes);
+        let page = bytes(page.encode());
+        let has_variants = self.id.has_declared() || !names.is_empty();
+        let list = VaryList { id: tags::random().map_err(|_| NotStored::Store)?, names };
+        let variant = self.id.variant_key(&list, request.headers());
+        let main = self.id.key();
+        let was = self.varies;
+        let store = move |cache: &BlockingCache| {
+            let is_listed = was.as_ref().is_some_and(|(was, _)| was.names == list.names);
+            if is_listed || !has_variants {
+                return loading.keep(&page, keep, basis, discovered);
+            }
+            let is_known = |tag: &String| basis.known().iter().any(|known| known.name == *tag);
+            if was.is_some() && !discovered.iter().all(is_known) {
+                // The list has no room for them, and nobody knows whether they have changed since.
+                loading.give_up();
+                return Ok(Finished::Overtaken);
+            }
+            let of_variant = Keep { tags: basis.known().to_vec(), ..keep.clone() };
+            let list = bytes(list.encode());
+            // Nobody finds the variant before its list is there, and nobody ever if that is overtaken.
+            cache.put_kept(&variant, &page, &of_variant)?;
+            match was {
+                // With the tags that were found out on the way: the variant ends with the list.
+                None => loading.keep(&list, keep, basis, discovered),
+                Some((_, was)) => {
+                    loading.give_up();
+                    let replaced = cache.replace_kept(&main, &was, &list, &keep)?;
+                    Ok(if replaced { Finished::Kept } else { Finished::Overtaken })
+                }
+            }
+        };
+        match self.cache.try_run(store).await {
+            Ok(Finished::Kept) => Ok(()),
+            Ok(Finished::Overtaken) => Err(NotStored::Overtaken),
+            Ok(Finished::NotKept) => Err(NotStored::NoLifetime),
+            Err(Error::ValueTooLarge { .. }) => Err(NotStored::TooLarge),
+            Err(_) => Err(NotStored::Store),
+        }
+    }
+}
+
+/// Returns how long a page is kept in the store: as long as it may be served, and a while longer if its view can say that
+/// it has not changed.
+fn kept_for(page: &StoredPage) -> std::time::Duration {
+    let has_validator = page.fields.iter().any(|(name, _)| *name == ETAG || *name == LAST_MODIFIED);
+    page.freshness.usable_for().saturating_add(if has_validator { KEPT_FOR_VALIDATION } else { Default::default() })
+}
+
+/// Makes a strong validator of a body (RFC 9110, section 8.8.3): 128 bits of its digest.
+fn etag_of(body: &Bytes) -> HeaderValue {
+    let digest = Sha256::digest(body);
+    let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
+}

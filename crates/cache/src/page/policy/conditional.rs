@@ -1,0 +1,274 @@
+//! Validators, and requests that want a page only if it has changed (RFC 9110, sections 8.8 and 13; RFC 9111, section 4.3).
+
+use std::time::SystemTime;
+
+use actix_web::http::header::{
+    self, DATE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+};
+
+use super::freshness::date;
+
+/// An entity tag (RFC 9110, section 8.8.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EntityTag {
+    /// Whether it stands for all representations that mean the same.
+    pub weak: bool,
+    /// What stands between the quotes.
+    pub opaque: Vec<u8>,
+}
+
+impl EntityTag {
+    /// Reads one entity tag; `None` if it is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::page::policy::conditional::EntityTag;
+    ///
+    /// let (weak, strong) = (EntityTag::parse(br#"W/"a""#).unwrap(), EntityTag::parse(br#""a""#).unwrap());
+    /// assert!(weak.weak_eq(&strong) && !weak.strong_eq(&strong));
+    /// assert_eq!(EntityTag::parse(b"a"), None);
+    /// ```
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (tag, rest) = Self::read(text.trim_ascii())?;
+        rest.is_empty().then_some(tag)
+    }
+
+    /// Reads an entity tag at the beginning, and returns what comes after it.
+    fn read(text: &[u8]) -> Option<(Self, &[u8])> {
+        // The letter is case-sensitive (section 8.8.3).
+        let (weak, quoted) = match text.strip_prefix(b"W/") {
+            Some(rest) => (true, rest),
+            None => (false, text),
+        };
+        let opaque = quoted.strip_prefix(b"\"")?;
+        let end = opaque.iter().position(|byte| *byte == b'"')?;
+        let is_allowed = |byte: &u8| matches!(byte, 0x21 | 0x23..=0x7e | 0x80..);
+        let (opaque, rest) = (&opaque[..end], &opaque[end + 1..]);
+        opaque.iter().all(is_allowed).then(|| (EntityTag { weak, opaque: opaque.to_vec() }, rest))
+    }
+
+    /// Compares as ranges need it: byte by byte the same (section 8.8.3.2).
+    pub fn strong_eq(&self, other: &EntityTag) -> bool {
+        !self.weak && !other.weak && self.opaque == other.opaque
+    }
+
+    /// Compares as caches need it: the same in meaning (section 8.8.3.2).
+    pub fn weak_eq(&self, other: &EntityTag) -> bool {
+        self.opaque == other.opaque
+    }
+}
+
+/// What an `If-None-Match` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Named {
+    Any,
+    Tags(Vec<EntityTag>),
+}
+
+/// What an `If-Range` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Range {
+    Tag(EntityTag),
+    Date(SystemTime),
+    /// Nothing that can be read, so nothing that is met.
+    Unreadable,
+}
+
+/// The conditions of a request that a cache evaluates. `If-Match` and `If-Unmodified-Since` are for the origin
+/// (RFC 9111, section 4.3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Preconditions {
+    none_match: Option<Named>,
+    modified_since: Option<SystemTime>,
+    range: Option<Range>,
+}
+
+impl Preconditions {
+    /// Reads the conditions of a request. Of a list what can be read counts, up to the first fault; a date that cannot be
+    /// read is no condition.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Preconditions {
+            none_match: headers.contains_key(IF_NONE_MATCH).then(|| named(headers)),
+            modified_since: date(headers, &IF_MODIFIED_SINCE),
+            range: headers.get(IF_RANGE).map(|condition| match EntityTag::parse(condition.as_bytes()) {
+                Some(tag) => Range::Tag(tag),
+                None => date(headers, &IF_RANGE).map_or(Range::Unreadable, Range::Date),
+            }),
+        }
+    }
+}
+
+fn named(headers: &HeaderMap) -> Named {
+    let mut tags = Vec::new();
+    for line in headers.get_all(IF_NONE_MATCH) {
+        let mut rest = line.as_bytes().trim_ascii();
+        if rest == b"*" {
+            return Named::Any;
+        }
+        while let Some((tag, after)) = EntityTag::read(rest) {
+            tags.push(tag);
+            let after = after.trim_ascii_start();
+            let Some(next) = after.strip_prefix(b",") else { break };
+            // A list may have empty members (RFC 9110, section 5.6.1).
+            let empty = next.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
+            rest = &next[empty..];
+        }
+    }
+    Named::Tags(tags)
+}
+
+/// Tells whether the client has what would be the answer already. `fields` are those of the answer.
+///
+/// An entity tag goes before a date, even one that matches nothing (RFC 9110, section 13.1.3).
+pub fn is_not_modified(conditions: &Preconditions, fields: &HeaderMap) -> bool {
+    match &conditions.none_match {
+        Some(Named::Any) => true,
+        Some(Named::Tags(tags)) => {
+            let own = fields.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
+            own.is_some_and(|own| tags.iter().any(|tag| tag.weak_eq(&own)))
+        }
+        None => {
+            let Some(since) = conditions.modified_since else { return false };
+            date(fields, &LAST_MODIFIED).or_else(|| date(fields, &DATE)).is_some_and(|modified| modified <= since)
+        }
+    }
+}
+
+/// Tells whether a part of the answer is of use to a client who has another part (RFC 9110, section 13.1.5).
+pub fn range_applies(conditions: &Preconditions, fields: &HeaderMap) -> bool {
+    match &conditions.range {
+        None => true,
+        Some(Range::Tag(tag)) => {
+            fields.get(ETAG).and_then(|own| EntityTag::parse(own.as_bytes())).is_some_and(|own| own.strong_eq(tag))
+        }
+        Some(Range::Date(exactly)) => date(fields, &LAST_MODIFIED) == Some(*exactly),
+        Some(Range::Unreadable) => false,
+    }
+}
+
+/// Tells whether a field stands in a 304 (RFC 9110, section 15.4.5): what describes a body that is not there does not.
+pub fn is_kept_in_not_modified(name: &HeaderName) -> bool {
+    const OF_THE_BODY: [HeaderName; 7] = [
+        header::CONTENT_TYPE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LANGUAGE,
+        header::CONTENT_RANGE,
+        header::ACCEPT_RANGES,
+        header::TRANSFER_ENCODING,
+    ];
+    !OF_THE_BODY.contains(name)
+}
+
+/// Tells whether a field of a 304 takes the place of the stored one (RFC 9111, section 3.2): all do but those that tell how
+/// the stored body is written and how long it is.
+pub fn is_updated_by_not_modified(name: &HeaderName) -> bool {
+    const OF_THE_STORED_BODY: [HeaderName; 4] =
+        [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::CONTENT_RANGE];
+    !OF_THE_STORED_BODY.contains(name)
+}
+
+/// Makes a request one for the whole page: an answer to its conditions would be for this client only.
+pub fn strip(headers: &mut HeaderMap) {
+    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::HeaderValue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EARLY: &str = "Thu, 01 Jan 1970 00:00:10 GMT";
+    const LATE: &str = "Thu, 01 Jan 1970 00:00:20 GMT";
+
+    fn headers(fields: &[(HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name.clone(), HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn entity_tags_are_read_as_they_are_written() {
+        for good in [r#""""#, r#""a""#, r#"W/"a""#, r#" "a" "#, r#""a,b""#, r#""\""#, "\"ü\""] {
+            assert!(EntityTag::parse(good.as_bytes()).is_some(), "{good}");
+        }
+        for bad in ["", "a", "\"a", "a\"", r#"w/"a""#, r#"W/a"#, r#""a"b"#, r#""a b""#, "\"a\tb\"", "*"] {
+            assert_eq!(EntityTag::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_has_the_page_need_not_have_it_again() {
+        let page = headers(&[(ETAG, r#""a""#), (LAST_MODIFIED, EARLY), (DATE, LATE)]);
+        let cases: &[(&[(HeaderName, &str)], bool)] = &[
+            (&[], false),
+            (&[(IF_NONE_MATCH, r#""a""#)], true),
+            (&[(IF_NONE_MATCH, r#"W/"a""#)], true),
+            (&[(IF_NONE_MATCH, r#""b", ,"c" ,"a""#)], true),
+            (&[(IF_NONE_MATCH, r#""b""#), (IF_NONE_MATCH, r#""a""#)], true),
+            (&[(IF_NONE_MATCH, "*")], true),
+            (&[(IF_NONE_MATCH, r#""b""#)], false),
+            (&[(IF_NONE_MATCH, "a")], false),
+            (&[(IF_NONE_MATCH, r#""b" "a""#)], false),
+            (&[(IF_MODIFIED_SINCE, EARLY)], true),
+            (&[(IF_MODIFIED_SINCE, LATE)], true),
+            (&[(IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:00:09 GMT")], false),
+            (&[(IF_MODIFIED_SINCE, "yesterday")], false),
+            (&[(IF_NONE_MATCH, r#""b""#), (IF_MODIFIED_SINCE, LATE)], false),
+            (&[(IF_NONE_MATCH, "x"), (IF_MODIFIED_SINCE, LATE)], false),
+        ];
+        for (fields, expected) in cases {
+            assert_eq!(is_not_modified(&Preconditions::of(&headers(fields)), &page), *expected, "{fields:?}");
+        }
+        let since = Preconditions::of(&headers(&[(IF_MODIFIED_SINCE, LATE)]));
+        assert!(is_not_modified(&since, &headers(&[(DATE, EARLY)])), "without Last-Modified the date counts");
+        assert!(!is_not_modified(&since, &headers(&[])));
+        assert!(!is_not_modified(&Preconditions::of(&headers(&[(IF_NONE_MATCH, r#""a""#)])), &headers(&[])));
+    }
+
+    #[test]
+    fn a_part_is_of_use_only_beside_parts_of_the_same() {
+        let page = headers(&[(ETAG, r#""a""#), (LAST_MODIFIED, EARLY)]);
+        let weak = headers(&[(ETAG, r#"W/"a""#)]);
+        let applies = |fields: &[(HeaderName, &str)], page| range_applies(&Preconditions::of(&headers(fields)), page);
+        assert!(applies(&[], &page));
+        assert!(applies(&[(IF_RANGE, r#""a""#)], &page));
+        assert!(!applies(&[(IF_RANGE, r#"W/"a""#)], &page));
+        assert!(!applies(&[(IF_RANGE, r#""a""#)], &weak));
+        assert!(applies(&[(IF_RANGE, EARLY)], &page));
+        assert!(!applies(&[(IF_RANGE, LATE)], &page), "it must be exactly that one");
+        assert!(!applies(&[(IF_RANGE, "x")], &page));
+    }
+
+    #[test]
+    fn a_304_has_the_fields_that_a_client_updates() {
+        for kept in ["cache-control", "etag", "expires", "vary", "date", "content-location", "x-own", "age"] {
+            assert!(is_kept_in_not_modified(&HeaderName::from_static(kept)), "{kept}");
+        }
+        for dropped in ["content-type", "content-length", "content-encoding"] {
+            assert!(!is_kept_in_not_modified(&HeaderName::from_static(dropped)), "{dropped}");
+            assert!(!is_updated_by_not_modified(&HeaderName::from_static(dropped)), "{dropped}");
+        }
+        assert!(is_updated_by_not_modified(&header::CACHE_CONTROL));
+    }
+
+    proptest! {
+        #[test]
+        fn reading_never_panics(one: Vec<u8>, other: Vec<u8>) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(IF_NONE_MATCH, &one), (IF_RANGE, &other), (ETAG, &other), (IF_NONE_MATCH, &other)] {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    headers.append(name, value);
+                }
+            }
+            let conditions = Preconditions::of(&headers);
+            let _ = (is_not_modified(&conditions, &headers), range_applies(&conditions, &headers));
+        }
+    }
+}

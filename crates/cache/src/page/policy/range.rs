@@ -1,0 +1,204 @@
+//! Parts of a page (RFC 9110, section 14).
+
+use actix_web::http::header::{HeaderMap, HeaderValue, RANGE};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// How many parts are answered; who wants more has the whole (section 14.2 lets a server ignore what looks like an attack).
+const MAX_PARTS: usize = 8;
+
+/// What is to be answered of a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ranges {
+    /// All of it.
+    Whole,
+    /// These parts: first and last byte, in order, apart from each other.
+    Parts(Vec<(u64, u64)>),
+    /// Nothing: all that was asked for lies beyond its end.
+    Unsatisfiable,
+}
+
+/// Decides which parts of a body a request gets. Any fault makes it the whole: a client must be ready for that.
+///
+/// # Examples
+/// ```
+/// use actix_web::http::header::{HeaderMap, HeaderValue, RANGE};
+/// use larder_cache::page::policy::range::{Ranges, ranges};
+///
+/// let mut headers = HeaderMap::new();
+/// headers.insert(RANGE, HeaderValue::from_static("bytes=0-3, -2"));
+/// assert_eq!(ranges(&headers, 10), Ranges::Parts(vec![(0, 3), (8, 9)]));
+/// ```
+pub fn ranges(headers: &HeaderMap, length: u64) -> Ranges {
+    let mut lines = headers.get_all(RANGE);
+    let (Some(line), None) = (lines.next(), lines.next()) else { return Ranges::Whole };
+    read(line.as_bytes(), length).unwrap_or(Ranges::Whole)
+}
+
+fn read(line: &[u8], length: u64) -> Option<Ranges> {
+    let (unit, set) = std::str::from_utf8(line).ok()?.split_once('=')?;
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return None;
+    }
+    let mut parts = Vec::new();
+    for one in set.split(',').map(|one| one.trim_matches([' ', '\t'])).filter(|one| !one.is_empty()) {
+        let (first, last) = one.split_once('-')?;
+        let part = match (first.is_empty(), last.is_empty()) {
+            (true, true) => return None,
+            (true, false) => {
+                let count = number(last)?.min(length);
+                (count > 0).then(|| (length - count, length - 1))
+            }
+            (false, is_open) => {
+                let first = number(first)?;
+                let last = if is_open { u64::MAX } else { number(last)? };
+                if last < first {
+                    return None;
+                }
+                (first < length).then(|| (first, last.min(length - 1)))
+            }
+        };
+        parts.push(part);
+    }
+    if parts.is_empty() {
+        return None;
+    }
+    let mut parts: Vec<(u64, u64)> = parts.into_iter().flatten().collect();
+    if parts.is_empty() {
+        return Some(Ranges::Unsatisfiable);
+    }
+    parts.sort_unstable();
+    let mut apart: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in parts {
+        match apart.last_mut() {
+            Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+            _ => apart.push((first, last)),
+        }
+    }
+    (apart.len() <= MAX_PARTS).then_some(Ranges::Parts(apart))
+}
+
+fn number(digits: &str) -> Option<u64> {
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    // A number that does not fit lies beyond any end.
+    is_number.then(|| digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Returns the value of `Content-Range` for a part.
+pub fn content_range(first: u64, last: u64, length: u64) -> HeaderValue {
+    value(format!("bytes {first}-{last}/{length}"))
+}
+
+/// Returns the value of `Content-Range` where nothing can be answered (section 15.5.17).
+pub fn unsatisfied_range(length: u64) -> HeaderValue {
+    value(format!("bytes */{length}"))
+}
+
+fn value(text: String) -> HeaderValue {
+    // Visible ASCII is always a valid value.
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Writes several parts into one body of the type `multipart/byteranges` (section 14.6).
+pub fn multipart(parts: &[(u64, u64)], content_type: Option<&[u8]>, body: &Bytes, boundary: &str) -> Bytes {
+    let length = body.len();
+    let mut out = BytesMut::new();
+    for (first, last) in parts {
+        out.put_slice(format!("\r\n--{boundary}\r\n").as_bytes());
+        if let Some(content_type) = content_type {
+            out.put_slice(b"Content-Type: ");
+            out.put_slice(content_type);
+            out.put_slice(b"\r\n");
+        }
+        out.put_slice(format!("Content-Range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes());
+        let position = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(length);
+        out.put_slice(&body[position(*first)..position(last + 1)]);
+    }
+    out.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+    out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(lines: &[&str], length: u64) -> Ranges {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(RANGE, HeaderValue::from_bytes(line.as_bytes()).unwrap());
+        }
+        ranges(&headers, length)
+    }
+
+    fn parts(parts: &[(u64, u64)]) -> Ranges {
+        Ranges::Parts(parts.to_vec())
+    }
+
+    #[test]
+    fn parts_are_cut_to_the_body_put_in_order_and_joined() {
+        let cases: &[(&str, Ranges)] = &[
+            ("bytes=0-0", parts(&[(0, 0)])),
+            ("BYTES=2-", parts(&[(2, 9)])),
+            ("bytes=-3", parts(&[(7, 9)])),
+            ("bytes=-99", parts(&[(0, 9)])),
+            ("bytes=5-99999999999999999999999", parts(&[(5, 9)])),
+            ("bytes=8-9,0-1", parts(&[(0, 1), (8, 9)])),
+            ("bytes=0-3, 2-5 ,6-6", parts(&[(0, 6)])),
+            ("bytes=, 0-1,,20-", parts(&[(0, 1)])),
+            ("bytes=10-", Ranges::Unsatisfiable),
+            ("bytes=10-20, 30-", Ranges::Unsatisfiable),
+            ("bytes=-0", Ranges::Unsatisfiable),
+            ("bytes=", Ranges::Whole),
+            ("bytes=3-2", Ranges::Whole),
+            ("bytes=a-b", Ranges::Whole),
+            ("bytes=-", Ranges::Whole),
+            ("bytes=1", Ranges::Whole),
+            ("bytes=+1-2", Ranges::Whole),
+            ("lines=0-1", Ranges::Whole),
+            ("0-1", Ranges::Whole),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(of(&[line], 10), *expected, "{line}");
+        }
+        assert_eq!(of(&[], 10), Ranges::Whole);
+        assert_eq!(of(&["bytes=0-1", "bytes=2-3"], 10), Ranges::Whole, "two fields");
+        assert_eq!(of(&["bytes=0-"], 0), Ranges::Unsatisfiable);
+    }
+
+    #[test]
+    fn who_wants_too_many_parts_has_the_whole() {
+        let set = |count: u64| (0..count).map(|n| format!("{}-{}", n * 3, n * 3)).collect::<Vec<_>>().join(",");
+        assert!(matches!(of(&[&format!("bytes={}", set(8))], 1000), Ranges::Parts(parts) if parts.len() == 8));
+        assert_eq!(of(&[&format!("bytes={}", set(9))], 1000), Ranges::Whole);
+    }
+
+    #[test]
+    fn several_parts_are_written_with_what_they_are() {
+        let body = multipart(&[(0, 1), (4, 4)], Some(b"text/plain"), &Bytes::from_static(b"abcdef"), "x");
+        let expected = "\r\n--x\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/6\r\n\r\nab\
+                        \r\n--x\r\nContent-Type: text/plain\r\nContent-Range: bytes 4-4/6\r\n\r\ne\r\n--x--\r\n";
+        assert_eq!(body, expected);
+        assert_eq!(content_range(0, 1, 6), "bytes 0-1/6");
+        assert_eq!(unsatisfied_range(6), "bytes */6");
+    }
+
+    proptest! {
+        #[test]
+        fn parts_lie_inside_and_apart(line in "(bytes=)?[0-9, -]{0,40}", length in 0u64..50) {
+            if let Ranges::Parts(parts) = of(&[&line], length) {
+                prop_assert!(parts.iter().all(|(first, last)| first <= last && *last < length));
+                prop_assert!(parts.windows(2).all(|two| two[0].1 + 1 < two[1].0));
+            }
+        }
+
+        #[test]
+        fn reading_never_panics(bytes: Vec<u8>, length: u64) {
+            if let Ok(value) = HeaderValue::from_bytes(&bytes) {
+                let mut headers = HeaderMap::new();
+                headers.append(RANGE, value);
+                let _ = ranges(&headers, length);
+            }
+        }
+    }
+}
