@@ -39,6 +39,7 @@
 
 mod answer;
 mod cache_page;
+mod collect;
 mod invalidation;
 mod key;
 mod page_cache;

@@ -233,9 +233,10 @@ impl Pages {
         self.known.borrow_mut().insert(request.path().to_owned(), Known::Mixed);
     }
 
-    /// Tells whether what a request says of the proxies before it is believed.
-    pub(super) fn is_trusted(&self, request: &ServiceRequest) -> bool {
-        request.peer_addr().is_some_and(|peer| self.site.trusted_proxies.contains(&peer.ip()))
+    /// Tells whether what a request says of the proxies before it reaches the view, and then tells pages apart. A gateway
+    /// passes it on from everybody.
+    pub(super) fn is_trusted(&self, rule: &Rule, request: &ServiceRequest) -> bool {
+        rule.by_headers || request.peer_addr().is_some_and(|peer| self.site.trusted_proxies.contains(&peer.ip()))
     }
 
     /// Returns what tells the pages of a rule apart.
@@ -272,7 +273,7 @@ impl Pages {
         };
         let asked = RequestDirectives::of(headers);
         let asked = if self.site.obeys_reload { asked } else { asked.without_reload() };
-        let id = PageId::of(request, self.parts(rule, self.is_trusted(request)));
+        let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
         let mut queue: Option<Queue> = None;
         let mut pending = Pending::new(request, rule, cache.clone(), id);
         pending.is_authorized = headers.contains_key(actix_web::http::header::AUTHORIZATION);

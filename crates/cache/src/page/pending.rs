@@ -1,6 +1,10 @@
 //! A page that is being made: what its view is asked, and what becomes of the answer.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
@@ -8,7 +12,9 @@ use actix_web::{
     dev::{ConnectionInfo, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode, Uri,
-        header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
+        header::{
+            CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
+        },
     },
 };
 use bytes::Bytes;
@@ -16,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     answer::{self, Asked},
+    collect::{Collected, collect},
     key::{FORWARDED_FIELDS, PageId},
     pages::{Pages, Rule},
     policy::{
@@ -37,9 +44,8 @@ use crate::{
     tags,
 };
 
-/// How long a page is kept that is of no use any more but for the validator in it: the view may say that it has not
-/// changed.
-const KEPT_FOR_VALIDATION: std::time::Duration = std::time::Duration::from_secs(10 * 60);
+/// How long a page is kept beyond the time in which it is served to everybody.
+const KEPT_BEYOND: Duration = Duration::from_secs(10 * 60);
 
 /// A page that is being made.
 #[derive(Debug)]
@@ -110,7 +116,7 @@ impl Pending {
         if self.loading.is_none() {
             return;
         }
-        let is_trusted = pages.is_trusted(request);
+        let is_trusted = pages.is_trusted(&self.rule, request);
         let uri = pages.parts(&self.rule, is_trusted).target(request.uri()).parse::<Uri>();
         if let Some(uri) = uri.ok().filter(|uri| uri.path_and_query() != request.uri().path_and_query()) {
             request.head_mut().uri = uri;
@@ -127,12 +133,16 @@ impl Pending {
             }
         }
         let Some((page, _)) = &self.stale else { return };
+        if page.status != StatusCode::OK || !page.has_validator() {
+            return;
+        }
+        self.is_validating = true;
         let stored = page.headers();
-        for (validator, condition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
-            if let Some(value) = stored.get(validator).filter(|_| page.status == StatusCode::OK) {
-                request.headers_mut().insert(condition, value.clone());
-                self.is_validating = true;
-            }
+        if let Some(tag) = stored.get(ETAG).filter(|_| !page.is_tagged_here) {
+            request.headers_mut().insert(IF_NONE_MATCH, tag.clone());
+        }
+        if let Some(date) = stored.get(LAST_MODIFIED) {
+            request.headers_mut().insert(IF_MODIFIED_SINCE, date.clone());
         }
     }
 
@@ -208,10 +218,16 @@ impl Pending {
             Err(reason) => self.pass_on(pages, &request, made, reason).await,
             Ok(storable) => {
                 let (head, body) = made.into_parts();
-                match body.try_into_bytes() {
-                    Ok(body) => self.store(pages, &request, head, body, storable).await.map_into_right_body(),
-                    Err(body) => self.pass_on(pages, &request, head.set_body(body), NotStored::Streaming).await,
+                match collect(body, pages.site.max_body_bytes).await {
+                    Collected::Whole(body) => self.store(pages, &request, head, body, storable).await,
+                    Collected::Rest(body) => {
+                        let passed = self.pass_on(pages, &request, head.set_body(body), NotStored::Streaming).await;
+                        passed.map_body(|_, body| match body {
+                            EitherBody::Left { body } | EitherBody::Right { body } => body,
+                        })
+                    }
                 }
+                .map_into_right_body()
             }
         };
         ServiceResponse::new(request, answer)
@@ -250,10 +266,11 @@ impl Pending {
         Storable { freshness, vary }: Storable,
     ) -> HttpResponse {
         self.tell_clients(head.headers_mut(), &freshness);
-        if pages.site.etags && head.status() == StatusCode::OK && !head.headers().contains_key(ETAG) {
+        let is_tagged_here = pages.site.etags && head.status() == StatusCode::OK && !head.headers().contains_key(ETAG);
+        if is_tagged_here {
             head.headers_mut().insert(ETAG, etag_of(&body));
         }
-        let page = StoredPage::new(head.status(), head.headers(), body, freshness);
+        let page = StoredPage { is_tagged_here, ..StoredPage::new(head.status(), head.headers(), body, freshness) };
         let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
         let outcome = match self.keep(&page, vary, request).await {
             Ok(()) => PageOutcome::Stored { forward, ttl: freshness.ttl(now) },
@@ -287,7 +304,8 @@ impl Pending {
             pages.announce(request, answer.headers_mut(), PageOutcome::NotStored { forward: self.forward, reason });
             return answer;
         };
-        let page = StoredPage::new(page.status, head.headers(), page.body, freshness);
+        let is_tagged_here = page.is_tagged_here && !said.contains_key(ETAG);
+        let page = StoredPage { is_tagged_here, ..StoredPage::new(page.status, head.headers(), page.body, freshness) };
         let asked = self.asked.clone();
         let outcome = match self.keep(&page, vary, request).await {
             Ok(()) => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
@@ -311,7 +329,8 @@ impl Pending {
         let vary = response::vary(made.headers())?;
         match made.body().size() {
             _ if request.method() == Method::HEAD => Err(NotStored::Head),
-            BodySize::Stream => Err(NotStored::Streaming),
+            // It is read by its client as it comes, and never ends.
+            BodySize::Stream if is_event_stream(made.headers()) => Err(NotStored::Streaming),
             BodySize::Sized(bytes) if bytes > pages.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
             _ => Ok(Storable { freshness, vary }),
         }
@@ -352,7 +371,11 @@ impl Pending {
         names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
-        let keep = Keep { timeout: Timeout::After(kept_for(page)), cost: self.started.elapsed(), ..Keep::default() };
+        let keep = Keep {
+            timeout: Timeout::After(kept_for(page, &self.rule)),
+            cost: self.started.elapsed(),
+            ..Keep::default()
+        };
         let bytes = |bytes| Content::Payload(Codec::Bytes, bytes);
         let page = bytes(page.encode());
         let has_variants = self.id.has_declared() || !names.is_empty();
@@ -395,11 +418,15 @@ impl Pending {
     }
 }
 
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
 /// Returns how long a page is kept in the store: as long as it may be served, and a while longer if its view can say that
-/// it has not changed.
-fn kept_for(page: &StoredPage) -> std::time::Duration {
-    let has_validator = page.fields.iter().any(|(name, _)| *name == ETAG || *name == LAST_MODIFIED);
-    page.freshness.usable_for().saturating_add(if has_validator { KEPT_FOR_VALIDATION } else { Default::default() })
+/// it has not changed, or clients may take it stale.
+fn kept_for(page: &StoredPage, rule: &Rule) -> Duration {
+    let beyond = if rule.by_headers || page.has_validator() { KEPT_BEYOND } else { Duration::ZERO };
+    page.freshness.usable_for().saturating_add(beyond)
 }
 
 /// Makes a strong validator of a body (RFC 9110, section 8.8.3): 128 bits of its digest.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::http::{
     StatusCode,
-    header::{HeaderMap, HeaderName, HeaderValue},
+    header::{ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -33,6 +33,8 @@ pub(super) enum Stored {
 pub(super) struct StoredPage {
     pub(super) status: StatusCode,
     pub(super) freshness: Freshness,
+    /// Whether the `ETag` is ours, which the view knows nothing of.
+    pub(super) is_tagged_here: bool,
     pub(super) fields: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Bytes,
 }
@@ -42,7 +44,12 @@ impl StoredPage {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: Bytes, freshness: Freshness) -> Self {
         let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
         let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        StoredPage { status, freshness, fields, body }
+        StoredPage { status, freshness, is_tagged_here: false, fields, body }
+    }
+
+    /// Tells whether its view may be able to say that it has not changed.
+    pub(super) fn has_validator(&self) -> bool {
+        self.fields.iter().any(|(name, _)| *name == LAST_MODIFIED || *name == ETAG && !self.is_tagged_here)
     }
 
     /// Returns the fields as those of a response.
@@ -59,7 +66,7 @@ impl StoredPage {
         let Freshness { stored_at, initial_age, lifetime, always_validate, must_revalidate, .. } = self.freshness;
         out.put_u8(PAGE);
         out.put_u16_le(self.status.as_u16());
-        out.put_u8(u8::from(always_validate) | u8::from(must_revalidate) << 1);
+        out.put_u8(u8::from(always_validate) | u8::from(must_revalidate) << 1 | u8::from(self.is_tagged_here) << 2);
         out.put_u64_le(stored_at.as_millis());
         for duration in [initial_age, lifetime, self.freshness.stale_while_revalidate, self.freshness.stale_if_error] {
             out.put_u64_le(millis(duration));
@@ -138,7 +145,7 @@ fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
         let value = HeaderValue::from_maybe_shared(stored.split_to(value_length)).ok()?;
         fields.push((name, value));
     }
-    Some(StoredPage { status, freshness, fields, body: stored })
+    Some(StoredPage { status, freshness, is_tagged_here: flags & 4 != 0, fields, body: stored })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod clients;
 mod custom;
 mod dependencies;
 mod handles;
+mod http;
 mod levels;
 mod loading;
 mod mishaps;

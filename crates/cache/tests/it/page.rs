@@ -317,14 +317,13 @@ async fn bodies_over_the_limit_and_streams_pass_through() {
     let body = read_body(made).await;
     assert_eq!(body, "/ run 1");
 
-    let route = web::get()
+    let events = web::get()
         .to(|| async {
-            let pieces =
-                futures_util::stream::iter(["a", "b"].map(|piece| Ok::<_, actix_web::Error>(web::Bytes::from(piece))));
-            HttpResponse::Ok().streaming(pieces)
+            let pieces = ["a", "b"].map(|piece| Ok::<_, actix_web::Error>(web::Bytes::from(piece)));
+            HttpResponse::Ok().content_type("text/event-stream").streaming(futures_util::stream::iter(pieces))
         })
         .wrap(cache_page(300));
-    let app = init_service(App::new().route("/", route).wrap(PageCache::new(caches().0).debug(true))).await;
+    let app = init_service(App::new().route("/", events).wrap(PageCache::new(caches().0).debug(true))).await;
     let made = get(&app, "/", &[]).await;
     assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; detail=\"streaming\"");
     assert_eq!(read_body(made).await, "ab");

@@ -1,0 +1,492 @@
+//! The page cache as a cache of HTTP (RFC 9110, 9111, 5861): what is answered from it, validated, served in parts or stale.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpResponseBuilder,
+    body::MessageBody,
+    dev::{Service, ServiceResponse},
+    http::{Method, StatusCode},
+    test::{TestRequest, call_service, init_service, read_body},
+    web,
+};
+use futures_util::{future::join_all, stream};
+use larder_cache::{
+    Caches,
+    clock::{Clock, ClockHand},
+    page::{self, PageCache, cache_by_headers, cache_page},
+    settings::AliasSettings,
+};
+
+/// What an origin was asked, one line a request, with the fields that matter here.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+impl Asked {
+    fn note(&self, request: &HttpRequest) -> usize {
+        let field = |name: &str| {
+            let value = request.headers().get(name)?.to_str().ok()?;
+            Some(format!(" {name}: {value}"))
+        };
+        let names = ["if-none-match", "if-modified-since", "range", "x-forwarded-host", "if-match"];
+        let fields: String = names.into_iter().filter_map(field).collect();
+        let mut asked = self.0.lock().unwrap();
+        asked.push(format!("{} {}{fields}", request.method(), request.uri()));
+        asked.len()
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+}
+
+fn caches() -> (Caches, ClockHand) {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let (clock, hand) = Clock::manual();
+    let store = format!("locmem://http-{}", MADE.fetch_add(1, Ordering::Relaxed));
+    let settings = AliasSettings::from_address("default", &store).unwrap();
+    (Caches::builder().alias("default", settings).clock(clock).build().unwrap(), hand)
+}
+
+fn gateway(caches: &Caches) -> PageCache {
+    PageCache::new(caches.clone())
+        .site(cache_by_headers(0))
+        .session_cookies([""; 0])
+        .obey_reload(true)
+        .etags(false)
+        .debug(true)
+}
+
+/// An app whose every path is answered by `answer`, which is told how often it was asked, this time included.
+macro_rules! site {
+    ($around:expr, $asked:expr, $answer:expr) => {{
+        let (asked, answer) = ($asked.clone(), $answer);
+        let view = move |request: HttpRequest| {
+            let number = asked.note(&request);
+            let made: HttpResponse = answer(&request, number);
+            async move { made }
+        };
+        init_service(App::new().default_service(web::to(view)).wrap($around)).await
+    }};
+}
+
+fn says(cache_control: &str) -> HttpResponseBuilder {
+    let mut answer = HttpResponse::Ok();
+    answer.insert_header(("cache-control", cache_control));
+    answer
+}
+
+async fn send<B: MessageBody>(
+    app: &impl Service<actix_http::Request, Response = ServiceResponse<B>, Error = actix_web::Error>,
+    method: Method,
+    uri: &str,
+    fields: &[(&str, &str)],
+) -> (u16, String, String) {
+    let request = TestRequest::with_uri(uri).method(method).insert_header(("host", "larder.test"));
+    let request = fields.iter().fold(request, |request, field| request.append_header(*field));
+    let answer = call_service(app, request.to_request()).await;
+    let mut head: Vec<String> = answer
+        .headers()
+        .iter()
+        .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+        .collect();
+    head.sort();
+    let status = answer.status().as_u16();
+    let body = read_body(answer).await;
+    (status, head.join("\n"), String::from_utf8_lossy(&body).into_owned())
+}
+
+const GET: Method = Method::GET;
+
+#[actix_web::test]
+async fn a_gateway_keeps_what_may_be_kept_for_as_long_as_it_says() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, n: usize| says("max-age=60").body(format!("body {n}")));
+    let (status, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!((status, body.as_str()), (200, "body 1"));
+    assert!(head.contains("cache-status: larder; fwd=uri-miss; stored; ttl=60"), "{head}");
+    hand.advance(Duration::from_secs(59));
+    let (_, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!(body, "body 1");
+    assert!(head.contains("age: 59") && head.contains("cache-status: larder; hit; ttl=1"), "{head}");
+    hand.advance(Duration::from_secs(1));
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 2");
+    assert_eq!(send(&app, GET, "/b", &[]).await.2, "body 3");
+}
+
+#[actix_web::test]
+async fn what_says_nothing_is_not_kept_by_a_gateway() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, _| HttpResponse::Ok().body("x"));
+    for _ in 0..2 {
+        send(&app, GET, "/", &[]).await;
+    }
+    assert_eq!(asked.count(), 2);
+}
+
+#[actix_web::test]
+async fn a_stale_page_is_validated_and_lives_on() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |request: &HttpRequest, n: usize| {
+        let mut answer = says(&format!("max-age={}", n * 10));
+        answer.insert_header(("etag", "\"v1\"")).insert_header(("x-number", n.to_string()));
+        match request.headers().get("if-none-match").is_some_and(|tags| tags == "\"v1\"") {
+            true => answer.status(StatusCode::NOT_MODIFIED).finish(),
+            false => answer.body("body"),
+        }
+    });
+    send(&app, GET, "/a", &[]).await;
+    hand.advance(Duration::from_secs(10));
+    let (status, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!((status, body.as_str()), (200, "body"), "the client asked for the page");
+    assert!(head.contains("x-number: 2") && head.contains("cache-control: max-age=20"), "{head}");
+    assert!(head.contains("fwd=stale; fwd-status=304; stored; ttl=20"), "{head}");
+    hand.advance(Duration::from_secs(15));
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body");
+    assert_eq!(asked.all(), ["GET /a", "GET /a if-none-match: \"v1\""]);
+    let (status, _, body) = send(&app, GET, "/a", &[("if-none-match", "\"v1\"")]).await;
+    assert_eq!((status, body.as_str()), (304, ""));
+    assert_eq!(send(&app, GET, "/a", &[("if-none-match", "\"v0\"")]).await.0, 200);
+    assert_eq!(asked.count(), 2);
+}
+
+#[actix_web::test]
+async fn the_conditions_of_one_client_do_not_reach_what_is_kept() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, _| {
+        says("max-age=60").insert_header(("etag", "\"v1\"")).body("0123456789")
+    });
+    let conditions =
+        [("if-none-match", "\"v1\""), ("range", "bytes=0-1"), ("if-modified-since", "Thu, 01 Jan 1970 00:00:10 GMT")];
+    let (status, _, body) = send(&app, GET, "/a", &conditions).await;
+    assert_eq!((status, body.as_str()), (304, ""));
+    assert_eq!(asked.all(), ["GET /a"]);
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "0123456789");
+    assert_eq!(asked.count(), 1);
+}
+
+#[actix_web::test]
+async fn parts_are_served_from_the_whole() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, _| {
+        says("max-age=60").insert_header(("etag", "\"v1\"")).content_type("text/plain").body("0123456789")
+    });
+    let (status, head, body) = send(&app, GET, "/a", &[("range", "bytes=2-4")]).await;
+    assert_eq!((status, body.as_str()), (206, "234"), "made just now");
+    assert!(head.contains("content-range: bytes 2-4/10"), "{head}");
+    let part = async |fields: &[(&str, &str)]| send(&app, GET, "/a", fields).await;
+    assert_eq!(part(&[("range", "bytes=-2")]).await.2, "89");
+    assert_eq!(part(&[("range", "bytes=0-0"), ("if-range", "\"v1\"")]).await.0, 206);
+    assert_eq!(part(&[("range", "bytes=0-0"), ("if-range", "\"v0\"")]).await.0, 200);
+    let (status, head, body) = part(&[("range", "bytes=20-")]).await;
+    assert_eq!((status, body.as_str()), (416, ""));
+    assert!(head.contains("content-range: bytes */10"), "{head}");
+    let (status, head, body) = part(&[("range", "bytes=0-1,8-9")]).await;
+    assert_eq!(status, 206);
+    assert!(head.contains("content-type: multipart/byteranges; boundary="), "{head}");
+    assert!(body.contains("Content-Range: bytes 0-1/10\r\n\r\n01\r\n") && body.contains("89"), "{body}");
+    assert_eq!(send(&app, Method::HEAD, "/a", &[("range", "bytes=0-1")]).await.0, 200, "parts are for GET");
+    assert_eq!(asked.all(), ["GET /a"]);
+}
+
+#[actix_web::test]
+async fn a_request_may_ask_for_more_or_be_content_with_less() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, n: usize| says("max-age=60").body(format!("body {n}")));
+    let get = async |directive: &str| send(&app, GET, "/a", &[("cache-control", directive)]).await;
+    let (status, head, _) = get("only-if-cached").await;
+    assert_eq!((status, asked.count()), (504, 0), "{head}");
+    assert_eq!(get("no-store").await.2, "body 1");
+    assert_eq!(get("").await.2, "body 2", "the first was not kept");
+    hand.advance(Duration::from_secs(10));
+    assert_eq!(get("only-if-cached, max-age=10").await.2, "body 2");
+    let (_, head, body) = get("max-age=9").await;
+    assert_eq!(body, "body 3");
+    assert!(head.contains("fwd=request; stored"), "{head}");
+    assert_eq!(get("no-cache").await.2, "body 4");
+    assert_eq!(get("min-fresh=61").await.2, "body 5");
+    hand.advance(Duration::from_secs(70));
+    let (_, head, body) = get("max-stale=10").await;
+    assert_eq!(body, "body 5");
+    assert!(head.contains("hit; ttl=-10"), "{head}");
+    assert_eq!(get("max-stale=9").await.2, "body 6");
+}
+
+#[actix_web::test]
+async fn strangers_cannot_have_pages_of_a_site_made_anew() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(PageCache::new(caches).site(cache_page(60)), asked, |_: &HttpRequest, _| {
+        HttpResponse::Ok().body("x")
+    });
+    for fields in
+        [&[][..], &[("cache-control", "no-cache")], &[("cache-control", "max-age=0")], &[("pragma", "no-cache")]]
+    {
+        send(&app, GET, "/a", fields).await;
+    }
+    assert_eq!(asked.count(), 1);
+}
+
+#[actix_web::test]
+async fn a_page_is_served_stale_while_one_request_has_it_made_anew() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60).stale_while_revalidate(30)).debug(true);
+    let app = site!(around, asked, |_: &HttpRequest, n: usize| HttpResponse::Ok().body(format!("body {n}")));
+    send(&app, GET, "/a", &[]).await;
+    hand.advance(Duration::from_secs(80));
+    let (_, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!(body, "body 1");
+    assert!(head.contains("hit; ttl=-20") && head.contains("age: 80"), "{head}");
+    while asked.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 2");
+    hand.advance(Duration::from_secs(91));
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 3", "it was stale for too long");
+}
+
+#[actix_web::test]
+async fn a_failing_view_is_answered_for_by_the_stale_page() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60).stale_if_error(600)).debug(true);
+    let app = site!(around, asked, |_: &HttpRequest, n: usize| match n {
+        1 => HttpResponse::Ok().body("body 1"),
+        2 => HttpResponse::ServiceUnavailable().body("down"),
+        _ => HttpResponse::Ok().body(format!("body {n}")),
+    });
+    send(&app, GET, "/a", &[]).await;
+    hand.advance(Duration::from_secs(100));
+    let (status, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!((status, body.as_str()), (200, "body 1"));
+    assert!(head.contains("fwd=stale; fwd-status=503; ttl=-40") && head.contains("age: 100"), "{head}");
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 1");
+    assert_eq!(asked.count(), 2, "the view is left alone for a while");
+    hand.advance(Duration::from_secs(31));
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 3");
+    hand.advance(Duration::from_secs(60));
+    assert_eq!(send(&app, Method::POST, "/b", &[]).await.0, 200);
+}
+
+#[actix_web::test]
+async fn must_revalidate_is_never_stale() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, n: usize| match n {
+        1 => says("max-age=60, must-revalidate, stale-if-error=600").insert_header(("etag", "\"1\"")).body("body"),
+        _ => HttpResponse::ServiceUnavailable().body("down"),
+    });
+    send(&app, GET, "/a", &[]).await;
+    hand.advance(Duration::from_secs(61));
+    assert_eq!(send(&app, GET, "/a", &[("cache-control", "max-stale")]).await.0, 503);
+}
+
+#[actix_web::test]
+async fn a_successful_unsafe_request_removes_what_it_changed() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |request: &HttpRequest, n: usize| match request.method().as_str() {
+        "GET" => says("max-age=60").body(format!("body {n}")),
+        "PUT" => HttpResponse::BadRequest().finish(),
+        "DELETE" => HttpResponse::NoContent().insert_header(("location", "http://elsewhere.test/b")).finish(),
+        _ => HttpResponse::SeeOther()
+            .insert_header(("location", "/b"))
+            .insert_header(("content-location", "/c?x"))
+            .finish(),
+    });
+    let get = async |path| send(&app, GET, path, &[]).await.2;
+    for path in ["/a", "/b", "/c?x", "/d"] {
+        get(path).await;
+    }
+    send(&app, Method::PUT, "/a", &[]).await;
+    send(&app, Method::OPTIONS, "/a", &[]).await;
+    assert_eq!(get("/a").await, "body 1", "neither a failed nor a safe request changes anything");
+    let number = |body: String| body[5..].parse::<usize>().unwrap();
+    let before = asked.count();
+    send(&app, Method::from_bytes(b"BREW").unwrap(), "/a", &[]).await;
+    for path in ["/a", "/b", "/c?x"] {
+        assert!(number(get(path).await) > before, "{path}");
+    }
+    assert_eq!(get("/d").await, "body 4");
+    send(&app, Method::DELETE, "/d", &[]).await;
+    assert!(number(get("/d").await) > before);
+    let after = number(get("/b").await);
+    assert_eq!(number(get("/b").await), after, "nobody removes the pages of another host");
+}
+
+#[actix_web::test]
+async fn an_address_is_purged_with_all_its_variants() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60)).ignore_query(["utm_*"]);
+    let app = site!(around.clone(), asked, |_: &HttpRequest, n: usize| {
+        HttpResponse::Ok().insert_header(("vary", "accept-language")).body(format!("body {n}"))
+    });
+    let get = async |language| send(&app, GET, "/a?p=1", &[("accept-language", language)]).await.2;
+    assert_eq!((get("de").await.as_str(), get("en").await.as_str()), ("body 1", "body 2"));
+    assert_eq!(around.purge_url("http://larder.test/b").await.unwrap(), 0);
+    assert_eq!(get("de").await, "body 1");
+    assert_eq!(around.purge_url("https://LARDER.test/a?utm_source=x&p=1").await.unwrap(), 1);
+    assert_eq!((get("de").await.as_str(), get("en").await.as_str()), ("body 3", "body 4"));
+}
+
+#[actix_web::test]
+async fn what_does_not_count_reaches_neither_key_nor_view() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60)).ignore_query(["utm_*"]);
+    let app = site!(around, asked, |request: &HttpRequest, _| HttpResponse::Ok().body(request.uri().to_string()));
+    let get = async |uri, fields: &[(&str, &str)]| send(&app, GET, uri, fields).await.2;
+    assert_eq!(get("/a?utm_source=evil;q=1&q=2", &[("x-forwarded-host", "evil.test")]).await, "/a?q=2");
+    assert_eq!(get("/a?q=2&utm_medium=x", &[]).await, "/a?q=2");
+    assert_eq!(get("/a?utm_x", &[]).await, "/a");
+    assert_eq!(asked.all(), ["GET /a?q=2", "GET /a"]);
+}
+
+#[actix_web::test]
+async fn pages_are_told_apart_by_what_their_rule_says() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let rule = cache_page(60).vary_on_cookie("id").vary_on_headers(["X-Tenant"]).query(["page"]);
+    let around = PageCache::new(caches).site(rule).session_cookies(["id"]);
+    let app = site!(around.clone(), asked, |request: &HttpRequest, n: usize| {
+        page::mark_private(request);
+        HttpResponse::Ok().body(format!("body {n}"))
+    });
+    let get = async |uri, fields: &[(&str, &str)]| send(&app, GET, uri, fields).await.2;
+    assert_eq!(get("/a", &[("cookie", "id=ann; theme=dark")]).await, "body 1");
+    assert_eq!(get("/a?x=1", &[("cookie", "theme=light;id=ann")]).await, "body 1");
+    assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 2");
+    assert_eq!(get("/a", &[("cookie", "id=bob"), ("x-tenant", "")]).await, "body 3");
+    assert_eq!(get("/a", &[]).await, "body 4");
+    assert_eq!(get("/a?page=2", &[]).await, "body 5");
+    assert_eq!(around.purge_url("http://larder.test/a").await.unwrap(), 1);
+    assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 6");
+    assert_eq!(get("/a", &[("cookie", "id=ann")]).await, "body 7");
+}
+
+#[actix_web::test]
+async fn what_was_made_for_one_visitor_is_not_kept() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60)).debug(true);
+    let app = site!(around, asked, |request: &HttpRequest, _| {
+        page::mark_private(request);
+        HttpResponse::Ok().body("x")
+    });
+    let (_, head, _) = send(&app, GET, "/a", &[]).await;
+    assert!(head.contains("detail=\"private-data\""), "{head}");
+    send(&app, GET, "/a", &[]).await;
+    assert_eq!(asked.count(), 2);
+}
+
+#[actix_web::test]
+async fn tags_that_a_view_finds_out_invalidate_its_page() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(PageCache::new(caches.clone()).site(cache_page(60)), asked, |request: &HttpRequest, n: usize| {
+        page::add_tags(request, ["object:7"]);
+        let mut answer = HttpResponse::Ok();
+        if request.path() == "/varies" {
+            answer.insert_header(("vary", "x-a"));
+        }
+        answer.body(format!("body {n}"))
+    });
+    for path in ["/plain", "/varies"] {
+        let before = send(&app, GET, path, &[]).await.2;
+        assert_eq!(send(&app, GET, path, &[]).await.2, before);
+        caches.default_cache().invalidate_tags(["object:7"]).await.unwrap();
+        assert_ne!(send(&app, GET, path, &[]).await.2, before, "{path}");
+    }
+}
+
+#[actix_web::test]
+async fn an_authorized_answer_is_for_others_only_by_permission() {
+    for (directives, asked_for) in [("max-age=60", 3), ("max-age=60, public", 1), ("s-maxage=60", 1)] {
+        let (caches, _) = caches();
+        let asked = Asked::default();
+        let app = site!(gateway(&caches), asked, |_: &HttpRequest, _| says(directives).body("x"));
+        send(&app, GET, "/a", &[("authorization", "Basic x")]).await;
+        send(&app, GET, "/a", &[("authorization", "Basic x")]).await;
+        send(&app, GET, "/a", &[]).await;
+        assert_eq!(asked.count(), asked_for, "{directives}");
+    }
+}
+
+#[actix_web::test]
+async fn conditions_for_writing_are_the_view_s() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |_: &HttpRequest, _| says("max-age=60").body("x"));
+    send(&app, GET, "/a", &[]).await;
+    send(&app, GET, "/a", &[("if-match", "\"x\"")]).await;
+    assert_eq!(asked.all(), ["GET /a", "GET /a if-match: \"x\""]);
+}
+
+#[actix_web::test]
+async fn streams_are_kept_if_they_end_in_time_and_whole() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60)).max_body_bytes(100);
+    let app = site!(around, asked, |request: &HttpRequest, _| {
+        let piece = |text: &'static str| Ok::<_, std::io::Error>(web::Bytes::from_static(text.as_bytes()));
+        let long = "x".repeat(30);
+        match request.path() {
+            "/short" => HttpResponse::Ok().streaming(stream::iter([piece("one "), piece("two")])),
+            "/long" => HttpResponse::Ok()
+                .streaming(stream::iter((0..9).map(move |_| Ok::<_, std::io::Error>(long.clone().into())))),
+            _ => HttpResponse::Ok().streaming(stream::iter([piece("one "), Err(std::io::Error::other("broken"))])),
+        }
+    });
+    for _ in 0..2 {
+        assert_eq!(send(&app, GET, "/short", &[]).await.2, "one two");
+        assert_eq!(send(&app, GET, "/long", &[]).await.2.len(), 270);
+        let request = TestRequest::with_uri("/broken").insert_header(("host", "larder.test")).to_request();
+        let broken = call_service(&app, request).await.into_body();
+        assert!(actix_web::body::to_bytes(broken).await.is_err(), "a half is not the whole");
+    }
+    assert_eq!(asked.all().iter().filter(|line| line.contains("short")).count(), 1);
+    assert_eq!(asked.count(), 5);
+}
+
+#[actix_web::test]
+async fn who_goes_away_takes_nothing_with_him() {
+    let (caches, _) = caches();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&runs);
+    let view = move || {
+        let runs = Arc::clone(&counted);
+        async move {
+            runs.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            "made"
+        }
+    };
+    let app = App::new().route("/a", web::get().to(view).wrap(cache_page(60))).wrap(PageCache::new(caches));
+    let app = init_service(app).await;
+    let request = || TestRequest::with_uri("/a").insert_header(("host", "larder.test")).to_request();
+    let gone = tokio::time::timeout(Duration::from_millis(20), call_service(&app, request())).await;
+    assert!(gone.is_err());
+    let all = join_all((0..20).map(|_| call_service(&app, request()))).await;
+    for answer in all {
+        assert_eq!(read_body(answer).await, "made");
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+}
