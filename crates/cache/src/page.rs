@@ -40,6 +40,7 @@
 mod answer;
 mod cache_page;
 mod collect;
+mod headers;
 mod invalidation;
 mod key;
 mod page_cache;
@@ -50,6 +51,10 @@ mod private;
 mod stored;
 
 pub use cache_page::{CachePage, CachePageService, cache_by_headers, cache_page};
+pub use headers::{
+    CacheControlHeader, Condition, ConditionalPage, HeadersService, VaryHeader, cache_control, condition,
+    conditional_page, never_cache, vary_on_cookie, vary_on_headers,
+};
 pub use page_cache::{PageCache, PageCacheService};
 pub use policy::{Bypass, Forward, NotStored, PageOutcome};
 pub use private::{add_tags, mark_private};

@@ -12,17 +12,15 @@ use actix_web::{
     dev::{ConnectionInfo, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode, Uri,
-        header::{
-            CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED,
-        },
+        header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
     },
 };
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 
 use super::{
     answer::{self, Asked},
     collect::{Collected, collect},
+    headers::etag_of,
     key::{FORWARDED_FIELDS, PageId},
     pages::{Pages, Rule},
     policy::{
@@ -427,11 +425,4 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 fn kept_for(page: &StoredPage, rule: &Rule) -> Duration {
     let beyond = if rule.by_headers || page.has_validator() { KEPT_BEYOND } else { Duration::ZERO };
     page.freshness.usable_for().saturating_add(beyond)
-}
-
-/// Makes a strong validator of a body (RFC 9110, section 8.8.3): 128 bits of its digest.
-fn etag_of(body: &Bytes) -> HeaderValue {
-    let digest = Sha256::digest(body);
-    let hex: String = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    HeaderValue::try_from(format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }

@@ -490,3 +490,28 @@ async fn who_goes_away_takes_nothing_with_him() {
     }
     assert_eq!(runs.load(Ordering::SeqCst), 1);
 }
+
+#[actix_web::test]
+async fn views_say_of_themselves_how_they_are_kept() {
+    let body = || async { "body" };
+    let tagged = || page::condition().etag(|request| Some(request.path().trim_start_matches('/').to_owned()));
+    let app = App::new()
+        .route("/control", web::get().to(body).wrap(page::cache_control().public().max_age(60)))
+        .route("/never", web::get().to(body).wrap(page::never_cache()))
+        .route("/vary", web::get().to(body).wrap(page::vary_on_cookie()))
+        .route("/page", web::get().to(body).wrap(page::conditional_page()))
+        .service(web::resource("/v1").to(body).wrap(tagged()));
+    let app = init_service(app).await;
+    assert!(send(&app, GET, "/control", &[]).await.1.contains("cache-control: public, max-age=60"));
+    assert!(send(&app, GET, "/never", &[]).await.1.contains("no-store"));
+    assert!(send(&app, GET, "/vary", &[]).await.1.contains("vary: cookie"));
+    let head = send(&app, GET, "/page", &[]).await.1;
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    assert_eq!(send(&app, GET, "/page", &[("if-none-match", tag)]).await.0, 304);
+    let v1 = async |method, fields: &[(&str, &str)]| send(&app, method, "/v1", fields).await;
+    assert!(v1(GET, &[]).await.1.contains("etag: \"v1\""));
+    assert_eq!(v1(GET, &[("if-none-match", "\"v1\"")]).await.0, 304);
+    assert_eq!(v1(Method::PUT, &[("if-none-match", "*")]).await.0, 412);
+    assert_eq!(v1(Method::PUT, &[("if-match", "\"v0\"")]).await.0, 412);
+    assert_eq!(v1(Method::PUT, &[("if-match", "\"v1\"")]).await.0, 200);
+}

@@ -164,7 +164,7 @@ fn seconds(argument: &str) -> Duration {
 
 /// Splits at the commas outside of quoted strings. If a quote never ends, there is no quoted string: better one directive
 /// too many than one that hides behind it.
-fn split(text: &str) -> Vec<&str> {
+pub(crate) fn split(text: &str) -> Vec<&str> {
     let (mut parts, mut start, mut is_quoted, mut is_escaped) = (Vec::new(), 0, false, false);
     for (position, byte) in text.bytes().enumerate() {
         match byte {

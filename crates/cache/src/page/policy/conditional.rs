@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use actix_web::http::header::{
-    self, DATE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+    self, DATE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
+    LAST_MODIFIED, RANGE,
 };
 
 use super::freshness::date;
@@ -88,7 +89,7 @@ impl Preconditions {
     /// read is no condition.
     pub fn of(headers: &HeaderMap) -> Self {
         Preconditions {
-            none_match: headers.contains_key(IF_NONE_MATCH).then(|| named(headers)),
+            none_match: headers.contains_key(IF_NONE_MATCH).then(|| named(headers, &IF_NONE_MATCH)),
             modified_since: date(headers, &IF_MODIFIED_SINCE),
             range: headers.get(IF_RANGE).map(|condition| match EntityTag::parse(condition.as_bytes()) {
                 Some(tag) => Range::Tag(tag),
@@ -98,9 +99,38 @@ impl Preconditions {
     }
 }
 
-fn named(headers: &HeaderMap) -> Named {
+/// The conditions of a request that is to change something, for views that check them (RFC 9110, sections 13.1.1 and
+/// 13.1.4).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WriteConditions {
+    matches: Option<Named>,
+    unmodified_since: Option<SystemTime>,
+}
+
+impl WriteConditions {
+    /// Reads `If-Match` and `If-Unmodified-Since`, as [`Preconditions::of`] reads the others.
+    pub fn of(headers: &HeaderMap) -> Self {
+        WriteConditions {
+            matches: headers.contains_key(IF_MATCH).then(|| named(headers, &IF_MATCH)),
+            unmodified_since: date(headers, &IF_UNMODIFIED_SINCE),
+        }
+    }
+
+    /// Tells whether what is there, with these validators, is not what the client thinks. An entity tag goes before a date.
+    pub fn fails(&self, fields: &HeaderMap) -> bool {
+        let own = fields.get(ETAG).and_then(|tag| EntityTag::parse(tag.as_bytes()));
+        match (&self.matches, self.unmodified_since) {
+            (Some(Named::Any), _) => own.is_none() && !fields.contains_key(LAST_MODIFIED),
+            (Some(Named::Tags(tags)), _) => !own.is_some_and(|own| tags.iter().any(|tag| tag.strong_eq(&own))),
+            (None, Some(since)) => date(fields, &LAST_MODIFIED).is_some_and(|modified| modified > since),
+            (None, None) => false,
+        }
+    }
+}
+
+fn named(headers: &HeaderMap, name: &HeaderName) -> Named {
     let mut tags = Vec::new();
-    for line in headers.get_all(IF_NONE_MATCH) {
+    for line in headers.get_all(name) {
         let mut rest = line.as_bytes().trim_ascii();
         if rest == b"*" {
             return Named::Any;
@@ -230,6 +260,24 @@ mod tests {
         assert!(is_not_modified(&since, &headers(&[(DATE, EARLY)])), "without Last-Modified the date counts");
         assert!(!is_not_modified(&since, &headers(&[])));
         assert!(!is_not_modified(&Preconditions::of(&headers(&[(IF_NONE_MATCH, r#""a""#)])), &headers(&[])));
+    }
+
+    #[test]
+    fn a_client_changes_only_what_it_knows() {
+        let there = headers(&[(ETAG, r#""a""#), (LAST_MODIFIED, LATE)]);
+        let weak = headers(&[(ETAG, r#"W/"a""#)]);
+        let fails =
+            |fields: &[(HeaderName, &str)], there: &HeaderMap| WriteConditions::of(&headers(fields)).fails(there);
+        assert!(!fails(&[], &there));
+        assert!(!fails(&[(IF_MATCH, r#""b", "a""#)], &there));
+        assert!(fails(&[(IF_MATCH, r#""b""#)], &there));
+        assert!(fails(&[(IF_MATCH, r#""a""#)], &weak));
+        assert!(!fails(&[(IF_MATCH, "*")], &there));
+        let nothing = headers(&[]);
+        assert!(fails(&[(IF_MATCH, "*")], &nothing));
+        assert!(fails(&[(IF_UNMODIFIED_SINCE, EARLY)], &there));
+        assert!(!fails(&[(IF_UNMODIFIED_SINCE, LATE)], &there));
+        assert!(!fails(&[(IF_MATCH, r#""a""#), (IF_UNMODIFIED_SINCE, EARLY)], &there));
     }
 
     #[test]

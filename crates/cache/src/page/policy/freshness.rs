@@ -227,8 +227,8 @@ mod tests {
         };
         let date = (DATE, "Thu, 01 Jan 1970 00:01:00 GMT");
         assert_eq!(arrival(&[], 2), 0);
-        assert_eq!(arrival(&[date.clone()], 0), 40);
-        assert_eq!(arrival(&[date.clone(), (AGE, "50")], 2), 52);
+        assert_eq!(arrival(std::slice::from_ref(&date), 0), 40);
+        assert_eq!(arrival(&[date, (AGE, "50")], 2), 52);
         assert_eq!(arrival(&[(AGE, "50, 7")], 0), 50);
         assert_eq!(arrival(&[(AGE, "-1")], 0), 0);
         assert_eq!(arrival(&[(DATE, "Thu, 01 Jan 1970 00:01:39 GMT")], 0), 0, "clocks differ");
