@@ -402,7 +402,14 @@ impl Cache {
         if !self.capabilities().blocking {
             return self.blocking.find(key);
         }
-        let (asked, copies) = (key.clone().into_owned(), Copies::for_caller());
+        let copies = Copies::for_caller();
+        // A copy lies in memory: for it nobody has to wait, nor to change threads.
+        if copies == Copies::Will
+            && let Some(found) = self.blocking.find_copy(key)?
+        {
+            return Ok(found);
+        }
+        let asked = key.clone().into_owned();
         match self.try_run(move |cache| cache.find_with(&asked, copies)).await {
             Err(error) if error.is_outage() => Ok(Found::unavailable()),
             found => found,

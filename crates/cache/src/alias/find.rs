@@ -197,13 +197,28 @@ impl Alias {
         Ok(found.into_iter().map(|found| found.map_or_else(absent, |found| Found { took, ..found })).collect())
     }
 
+    /// Looks a key up among the copies, without asking the store for anything.
+    pub(crate) fn find_copy(&self, key: &Key<'_>, version: i64) -> Result<Option<Found>> {
+        if self.near.is_none() {
+            return Ok(None);
+        }
+        let started = self.journal.times_look_ups(false).then(Instant::now);
+        let final_key = self.keys.final_key(key, version)?;
+        let found = self.find_near(key, &final_key, self.store.part_of(&final_key))?;
+        Ok(found.map(|found| Found { took: started.map(|started| started.elapsed()), ..found }))
+    }
+
     /// Looks a key up among the copies. Anything but a fresh value is for the store to say.
     fn find_near(&self, key: &Key<'_>, final_key: &str, part: usize) -> Result<Option<Found>> {
         let near = self.near.as_ref().filter(|near| !near.is_checked());
         let (Some(near), Some(generation)) = (near, self.generations.known(part)) else { return Ok(None) };
         let Some(entry) = near.get(final_key) else { return Ok(None) };
         let mut batch = Batch::default();
-        let tags = self.envelope(&entry.value).map(|envelope| envelope.tags).unwrap_or_default();
+        // What belongs to another generation is for the store to say too.
+        let Some(envelope) = self.envelope(&entry.value).filter(|envelope| envelope.generation == generation) else {
+            return Ok(None);
+        };
+        let tags = envelope.tags;
         for (name, _) in tags.iter() {
             let Some(copy) = near.get(&self.keys.final_key(&Key::tag(name), self.version)?) else { return Ok(None) };
             batch.note([name.to_owned()], [Some(copy)]);

@@ -413,6 +413,10 @@ impl BlockingCache {
         self.alias.put(key, self.key_version(), content, keep)
     }
 
+    pub(super) fn find_copy(&self, key: &Key<'_>) -> Result<Option<Found>> {
+        self.alias.find_copy(key, self.key_version())
+    }
+
     /// Deletes entries by their keys, whatever they are of.
     #[cfg(feature = "page")]
     pub(crate) fn delete_keys(&self, keys: &[Key<'_>]) -> Result<usize> {

@@ -5,9 +5,13 @@ use actix_web::{
     body::{BodySize, BoxBody, MessageBody},
     http::{
         Method, StatusCode,
-        header::{ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE},
+        header::{
+            ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+            IF_RANGE, RANGE,
+        },
     },
 };
+use bytes::Bytes;
 
 use super::{
     policy::{
@@ -22,6 +26,8 @@ use crate::{clock::Timestamp, tags};
 /// What a client wants of a page: under which conditions, and which parts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asked {
+    /// Whether anything: most ask for the page as it is.
+    wants_anything: bool,
     conditions: Preconditions,
     /// The `Range` fields of a GET.
     ranges: HeaderMap,
@@ -30,37 +36,37 @@ pub(super) struct Asked {
 impl Asked {
     /// Reads it from a request that is still as its client sent it.
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let says = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+        if !says.iter().any(|name| headers.contains_key(name)) {
+            return Asked::default();
+        }
         let mut ranges = HeaderMap::new();
         // RFC 9110, section 14.2: for GET only.
         if method == Method::GET {
             headers.get_all(RANGE).for_each(|range| ranges.append(RANGE, range.clone()));
         }
-        Asked { conditions: Preconditions::of(headers), ranges }
+        Asked { wants_anything: true, conditions: Preconditions::of(headers), ranges }
     }
 
     /// Answers with a stored page.
-    pub(super) fn answer(&self, page: &StoredPage, now: Timestamp) -> HttpResponse {
-        let mut answer = HttpResponse::new(page.status);
-        *answer.headers_mut() = page.headers();
+    pub(super) fn answer(&self, page: StoredPage, now: Timestamp) -> HttpResponse {
+        let mut answer = HttpResponse::with_body(page.status, ());
+        *answer.headers_mut() = page.fields;
         answer.headers_mut().insert(AGE, response::number("", page.freshness.age(now).as_secs()));
-        self.apply(answer, page)
+        self.answer_made(answer, page.body)
     }
 
     /// Answers with a page that was made just now and is stored.
-    pub(super) fn answer_made(&self, made: HttpResponse<()>, page: &StoredPage) -> HttpResponse {
-        self.apply(made.set_body(BoxBody::new(())), page)
-    }
-
-    fn apply(&self, mut answer: HttpResponse, page: &StoredPage) -> HttpResponse {
+    pub(super) fn answer_made(&self, mut answer: HttpResponse<()>, body: Bytes) -> HttpResponse {
         // RFC 9110, section 13.2.1: conditions are for answers that would be successes.
-        if !page.status.is_success() {
-            return answer.set_body(BoxBody::new(page.body.clone()));
+        if !answer.status().is_success() || !self.wants_anything {
+            return answer.set_body(BoxBody::new(body));
         }
         if conditional::is_not_modified(&self.conditions, answer.headers()) {
             return not_modified(answer);
         }
-        let length = page.body.len() as u64;
-        let wants_parts = page.status == StatusCode::OK
+        let length = body.len() as u64;
+        let wants_parts = answer.status() == StatusCode::OK
             && !self.ranges.is_empty()
             && conditional::range_applies(&self.conditions, answer.headers());
         let ranges = if wants_parts { range::ranges(&self.ranges, length) } else { Ranges::Whole };
@@ -70,20 +76,20 @@ impl Asked {
                 answer.headers_mut().insert(CONTENT_RANGE, range::unsatisfied_range(length));
                 return answer.set_body(BoxBody::new(()));
             }
-            return answer.set_body(BoxBody::new(page.body.clone()));
+            return answer.set_body(BoxBody::new(body));
         };
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
         answer.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         if let [(first, last)] = parts[..] {
             answer.headers_mut().insert(CONTENT_RANGE, range::content_range(first, last, length));
-            return answer.set_body(BoxBody::new(page.body.slice(usize_of(first)..=usize_of(last))));
+            return answer.set_body(BoxBody::new(body.slice(usize_of(first)..=usize_of(last))));
         }
         let boundary = format!("larder-{:016x}", tags::random().unwrap_or_default());
         let kind = answer.headers().get(CONTENT_TYPE).map(|kind| kind.as_bytes().to_vec());
         if let Ok(kind) = HeaderValue::try_from(format!("multipart/byteranges; boundary={boundary}")) {
             answer.headers_mut().insert(CONTENT_TYPE, kind);
         }
-        answer.set_body(BoxBody::new(range::multipart(&parts, kind.as_deref(), &page.body, &boundary)))
+        answer.set_body(BoxBody::new(range::multipart(&parts, kind.as_deref(), &body, &boundary)))
     }
 
     /// Answers with a page that is not stored: it may be what the client has already.

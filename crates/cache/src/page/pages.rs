@@ -16,12 +16,13 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{HeaderMap, HeaderName, HeaderValue},
+        header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
     },
 };
 use bytes::Bytes;
 
 use super::{
+    answer::Asked,
     key::{PageId, Parts, VaryOn},
     pending::Pending,
     policy::{
@@ -275,10 +276,8 @@ impl Pages {
         let asked = if self.site.obeys_reload { asked } else { asked.without_reload() };
         let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
         let mut queue: Option<Queue> = None;
-        let mut pending = Pending::new(request, rule, cache.clone(), id);
-        pending.is_authorized = headers.contains_key(actix_web::http::header::AUTHORIZATION);
-        loop {
-            let search = Search::run(&cache, &pending.id, headers).await;
+        let pending = loop {
+            let search = Search::run(&cache, &id, headers).await;
             let now = cache.now();
             let reuse = search.page.as_ref().map(|page| match search.is_expired {
                 // Made stale by hand: it is as if its time had come.
@@ -287,16 +286,9 @@ impl Pages {
             });
             let is_hit = matches!(reuse, Some(Reuse::Fresh | Reuse::Stale | Reuse::Renew));
             search.count(&cache, is_hit, queue.is_some());
-            pending.varies = search.varies;
-            pending.forward = match reuse {
-                Some(Reuse::Validate { by_request: true, .. }) => Forward::Request,
-                Some(_) => Forward::Stale,
-                None if pending.varies.is_some() => Forward::VaryMiss,
-                None => Forward::UriMiss,
-            };
-            let answer = |pending: &Pending, page: &StoredPage, has_waited: bool| {
-                let mut answer = pending.asked.answer(page, now);
+            let answer = |page: StoredPage, has_waited: bool| {
                 let ttl = page.freshness.ttl(now);
+                let mut answer = Asked::of(request.method(), headers).answer(page, now);
                 let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
                 self.announce(request.request(), answer.headers_mut(), outcome);
                 answer
@@ -308,41 +300,53 @@ impl Pages {
             };
             // A HEAD fills nothing, so nobody shall wait for it.
             let is_wanted = request.method() == Method::GET && !asked.no_store;
-            if let Some(page) = search.page {
-                if is_hit && !(renews && is_wanted) {
+            let stale = match search.page {
+                Some(page) if is_hit && !(renews && is_wanted) => {
                     queue.iter_mut().for_each(Queue::leave);
-                    return LookedUp::Page(answer(&pending, &page, queue.is_some()));
+                    return LookedUp::Page(answer(page, queue.is_some()));
                 }
-                pending.stale = Some((page, or_stale));
-            }
+                stale => stale,
+            };
+            let mut pending = Pending::new(request, rule, cache.clone(), id.clone());
+            pending.is_authorized = headers.contains_key(AUTHORIZATION);
+            pending.stale = stale.map(|page| (page, or_stale));
+            pending.varies = search.varies;
+            pending.forward = match reuse {
+                Some(Reuse::Validate { by_request: true, .. }) => Forward::Request,
+                Some(_) => Forward::Stale,
+                None if pending.varies.is_some() => Forward::VaryMiss,
+                None => Forward::UriMiss,
+            };
             if asked.only_if_cached {
                 let mut answer = HttpResponse::new(StatusCode::GATEWAY_TIMEOUT);
                 self.announce(request.request(), answer.headers_mut(), PageOutcome::OnlyIfCached);
                 return LookedUp::Page(answer);
             }
-            let (Some(found), true) = (search.found, is_wanted) else { break };
-            let Ok(final_key) = cache.blocking().final_key(&search.key) else { break };
+            let (Some(found), true) = (search.found, is_wanted) else { break pending };
+            let Ok(final_key) = cache.blocking().final_key(&search.key) else { break pending };
             let queue = match &mut queue {
                 Some(queue) if queue.is_for(&final_key) => queue,
                 other => other.insert(Queue::new(final_key, DEFAULT_MAX_WAIT)),
             };
             // Whoever has something to serve, or wants a page of his own, waits for nobody.
             let patience = if or_stale || is_own { Patience::Hurries } else { Patience::Waits };
-            match (cache.take_turn(queue, &search.key, found, patience).await, &pending.stale) {
-                (Step::Look, _) => pending.stale = None,
-                (Step::Load(loading), stale) => {
-                    let renewed = stale.as_ref().filter(|_| renews).map(|(page, _)| answer(&pending, page, false));
+            let step = cache.take_turn(queue, &search.key, found, patience).await;
+            let usable = pending.stale.as_ref().filter(|_| or_stale && !is_own).map(|(page, _)| page);
+            match (step, usable) {
+                (Step::Look, _) => {}
+                (Step::Load(loading), usable) => {
+                    let renewed = usable.filter(|_| renews).map(|page| answer(page.clone(), false));
                     pending.loading = Some((loading, Basis::default()));
-                    return match renewed {
-                        Some(answer) => LookedUp::Renew(answer, Box::new(pending)),
-                        None => LookedUp::Missing(Box::new(pending)),
-                    };
+                    match renewed {
+                        Some(answer) => return LookedUp::Renew(answer, Box::new(pending)),
+                        None => break pending,
+                    }
                 }
                 // Somebody makes it anew, failed to just now, or nobody could keep it.
-                (_, Some((page, true))) if !is_own => return LookedUp::Page(answer(&pending, page, false)),
-                _ => break,
+                (_, Some(page)) => return LookedUp::Page(answer(page.clone(), false)),
+                _ => break pending,
             }
-        }
+        };
         LookedUp::Missing(Box::new(pending))
     }
 

@@ -135,7 +135,7 @@ impl Pending {
             return;
         }
         self.is_validating = true;
-        let stored = page.headers();
+        let stored = &page.fields;
         if let Some(tag) = stored.get(ETAG).filter(|_| !page.is_tagged_here) {
             request.headers_mut().insert(IF_NONE_MATCH, tag.clone());
         }
@@ -191,8 +191,8 @@ impl Pending {
         };
         self.fail().await;
         let now = self.cache.now();
-        let mut answer = self.asked.answer(&page, now);
         let outcome = PageOutcome::StaleIfError { status: status.as_u16(), ttl: page.freshness.ttl(now) };
+        let mut answer = self.asked.answer(page, now);
         pages.announce(request, answer.headers_mut(), outcome);
         Some(answer)
     }
@@ -275,14 +275,14 @@ impl Pending {
             Err(reason) => PageOutcome::NotStored { forward, reason },
         };
         pages.announce(request, head.headers_mut(), outcome);
-        asked.answer_made(head, &page)
+        asked.answer_made(head, page.body)
     }
 
     /// Stores what the view said has not changed, with what it said anew (RFC 9111, section 4.3.4).
     async fn revalidated(mut self, pages: &Pages, request: &HttpRequest, said: &HeaderMap) -> HttpResponse {
         let now = self.cache.now();
         let Some((page, _)) = self.stale.take() else { return HttpResponse::new(StatusCode::NOT_MODIFIED) };
-        let mut fields = page.headers();
+        let mut fields = page.fields.clone();
         let updated: Vec<&HeaderName> = said
             .keys()
             .filter(|name| conditional::is_updated_by_not_modified(name) && response::is_kept(name))
@@ -298,7 +298,7 @@ impl Pending {
         let Ok((freshness, vary)) = decided else {
             self.give_up().await;
             let reason = decided.err().unwrap_or(NotStored::Store);
-            let mut answer = self.asked.answer(&page, now);
+            let mut answer = self.asked.answer(page, now);
             pages.announce(request, answer.headers_mut(), PageOutcome::NotStored { forward: self.forward, reason });
             return answer;
         };
@@ -309,7 +309,7 @@ impl Pending {
             Ok(()) => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
             Err(reason) => PageOutcome::NotStored { forward: Forward::Stale, reason },
         };
-        let mut answer = asked.answer(&page, now);
+        let mut answer = asked.answer(page, now);
         pages.announce(request, answer.headers_mut(), outcome);
         answer
     }
