@@ -397,13 +397,24 @@ impl Cache {
         self.blocking.alias.clock.now()
     }
 
-    /// Looks up where the caller stands if the store never blocks: the way of most hits.
+    /// Looks up what lies in this process's memory; `None` if a store would have to be waited for.
+    #[cfg(feature = "page")]
+    pub(crate) fn find_at_once(&self, key: &Key<'_>) -> Option<Found> {
+        if !self.capabilities().blocking {
+            return self.blocking.find(key).ok();
+        }
+        match Copies::for_caller() {
+            Copies::Will => self.blocking.find_copy(key).ok().flatten(),
+            Copies::WillNot => None,
+        }
+    }
+
+    /// Looks up where the caller stands if that is in memory: the way of most hits.
     pub(crate) async fn find(&self, key: &Key<'_>) -> Result<Found> {
         if !self.capabilities().blocking {
             return self.blocking.find(key);
         }
         let copies = Copies::for_caller();
-        // A copy lies in memory: for it nobody has to wait, nor to change threads.
         if copies == Copies::Will
             && let Some(found) = self.blocking.find_copy(key)?
         {

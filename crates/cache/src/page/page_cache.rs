@@ -205,6 +205,10 @@ where
     forward_ready!(service);
 
     fn call(&self, request: ServiceRequest) -> Self::Future {
+        // For most hits nobody has to wait.
+        if let Some(page) = self.pages.hit(&request) {
+            return Box::pin(ready(Ok(request.into_response(page).map_into_right_body())));
+        }
         let service = Rc::clone(&self.service);
         let pages = Rc::clone(&self.pages);
         Box::pin(async move {

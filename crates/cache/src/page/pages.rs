@@ -1,7 +1,7 @@
 //! What the two middlewares share: the rules of an app, and looking a page up.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     collections::{BTreeSet, HashMap},
     fmt,
     net::IpAddr,
@@ -66,6 +66,8 @@ pub(super) struct Rule {
     pub(super) vary_on: Option<Arc<VaryOn>>,
     /// The only query parameters that count, if not all do.
     pub(super) query: Option<Vec<String>>,
+    /// The cache of the alias, once it was looked for.
+    pub(super) cache: OnceCell<Cache>,
 }
 
 pub(super) type TagsOf = Arc<dyn Fn(&HttpRequest) -> Vec<String> + Send + Sync>;
@@ -87,6 +89,7 @@ impl Rule {
             vary_on_cookies: Vec::new(),
             vary_on: None,
             query: None,
+            cache: OnceCell::new(),
         }
     }
 
@@ -195,6 +198,55 @@ impl Pages {
         Pages { caches, site, default_rule, known: RefCell::default() }
     }
 
+    /// Answers a request with a fresh page, if that can be done at once: no store has to be waited for, and the client asks
+    /// for nothing in particular. Most hits come this way, and most of what is decided elsewhere need not be decided here.
+    pub(super) fn hit(&self, request: &ServiceRequest) -> Option<HttpResponse> {
+        let known = self.known.borrow();
+        let rule = match known.get(request.path()) {
+            Some(Known::Rule(rule)) => rule,
+            _ => self.default_rule.as_ref()?,
+        };
+        let headers = request.headers();
+        request::may_use_cache(request.method(), headers, self.request_rules(rule)).ok()?;
+        if RequestDirectives::of(headers) != RequestDirectives::default() {
+            return None;
+        }
+        let cache = self.cache_of(rule).ok()?;
+        let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
+        let search = Search::at_once(cache, &id, headers)?;
+        let now = cache.now();
+        let is_fresh = |page: &StoredPage| page.freshness.reuse(RequestDirectives::default(), now) == Reuse::Fresh;
+        if search.is_expired || !search.page.as_ref().is_some_and(is_fresh) {
+            return None;
+        }
+        search.count(cache, true, false);
+        let page = search.page?;
+        let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
+        let mut answer = Asked::of(request.method(), headers).answer(page, now);
+        self.announce(request.request(), answer.headers_mut(), outcome);
+        Some(answer)
+    }
+
+    fn request_rules<'r>(&'r self, rule: &'r Rule) -> RequestRules<'r> {
+        RequestRules {
+            allowed_hosts: &self.site.allowed_hosts,
+            session_cookies: &self.site.session_cookies,
+            vary_on_cookies: &rule.vary_on_cookies,
+            public: rule.public,
+            asks_response: rule.by_headers,
+        }
+    }
+
+    fn cache_of<'r>(&self, rule: &'r Rule) -> Result<&'r Cache> {
+        match rule.cache.get() {
+            Some(cache) => Ok(cache),
+            None => {
+                let cache = self.caches.get(&rule.alias)?;
+                Ok(rule.cache.get_or_init(|| cache))
+            }
+        }
+    }
+
     /// Starts with a request: looks it up already, if a rule applies before its view was asked.
     pub(super) async fn start(&self, request: &ServiceRequest) -> Start {
         let known = self.known.borrow().get(request.path()).cloned();
@@ -255,18 +307,11 @@ impl Pages {
 
     pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> LookedUp {
         let headers = request.headers();
-        let rules = RequestRules {
-            allowed_hosts: &self.site.allowed_hosts,
-            session_cookies: &self.site.session_cookies,
-            vary_on_cookies: &rule.vary_on_cookies,
-            public: rule.public,
-            asks_response: rule.by_headers,
-        };
-        if let Err(reason) = request::may_use_cache(request.method(), headers, rules) {
+        if let Err(reason) = request::may_use_cache(request.method(), headers, self.request_rules(rule)) {
             return LookedUp::Bypass(reason);
         }
-        let cache = match self.caches.get(&rule.alias) {
-            Ok(cache) => cache,
+        let cache = match self.cache_of(rule) {
+            Ok(cache) => cache.clone(),
             Err(error) => {
                 log::error!("a page was not cached: {error}");
                 return LookedUp::Bypass(Bypass::NoCache);
@@ -410,28 +455,30 @@ impl Search {
     async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
         let key = id.key();
         let found = cache.find(&key).await.ok();
-        match read(found.as_ref()) {
-            Some(Stored::Varies(list)) => {
-                let seen = found.as_ref().filter(|found| !found.is_stale()).and_then(|found| found.seen.clone());
-                let Some(seen) = seen else {
-                    return Search { key, found, page: None, is_expired: false, varies: None };
-                };
-                let key = id.variant_key(&list, headers);
-                let found = cache.find(&key).await.ok();
-                let page = match read(found.as_ref()) {
-                    Some(Stored::Page(page)) => Some(page),
-                    _ => None,
-                };
-                let is_expired = found.as_ref().is_some_and(Found::is_stale);
-                Search { key, found, page, is_expired, varies: Some((list, seen)) }
-            }
+        let Some((list, seen)) = list(found.as_ref()) else { return Search::new(id, key, found, None) };
+        let key = id.variant_key(&list, headers);
+        let found = cache.find(&key).await.ok();
+        Search::new(id, key, found, Some((list, seen)))
+    }
+
+    /// Does the same if nothing has to be waited for.
+    fn at_once(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Option<Self> {
+        let key = id.key();
+        let found = cache.find_at_once(&key)?;
+        let Some((list, seen)) = list(Some(&found)) else { return Some(Search::new(id, key, Some(found), None)) };
+        let key = id.variant_key(&list, headers);
+        let found = cache.find_at_once(&key)?;
+        Some(Search::new(id, key, Some(found), Some((list, seen))))
+    }
+
+    fn new(id: &PageId, key: Key<'static>, found: Option<Found>, varies: Option<(VaryList, Value)>) -> Self {
+        let page = match read(found.as_ref()) {
             // A page that was stored before its rule said what it varies by is nobody's.
-            Some(Stored::Page(page)) if !id.has_declared() => {
-                let is_expired = found.as_ref().is_some_and(Found::is_stale);
-                Search { key, found, page: Some(page), is_expired, varies: None }
-            }
-            _ => Search { key, found, page: None, is_expired: false, varies: None },
-        }
+            Some(Stored::Page(page)) if varies.is_some() || !id.has_declared() => Some(page),
+            _ => None,
+        };
+        let is_expired = found.as_ref().is_some_and(Found::is_stale);
+        Search { key, found, page, is_expired, varies }
     }
 
     /// Counts the look; a miss at the first only.
@@ -442,6 +489,14 @@ impl Search {
             EntryState::Missing(_) => None,
         };
         cache.blocking().count(&self.key, found, hit.filter(|_| is_hit), has_waited);
+    }
+}
+
+/// Returns the list of what a page varies by, and the entry that it stands in.
+fn list(found: Option<&Found>) -> Option<(VaryList, Value)> {
+    match read(found.filter(|found| !found.is_stale()))? {
+        Stored::Varies(list) => Some((list, found?.seen.clone()?)),
+        Stored::Page(_) => None,
     }
 }
 

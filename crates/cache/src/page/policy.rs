@@ -84,20 +84,19 @@ impl PageOutcome {
     /// strangers how the site works (RFC 9211, section 6).
     pub fn cache_status(&self, debug: bool) -> String {
         let detail = |reason: &dyn fmt::Display| if debug { format!("; detail=\"{reason}\"") } else { String::new() };
-        let did = match self {
-            PageOutcome::Hit { ttl } => format!("hit; ttl={ttl}"),
-            PageOutcome::Collapsed { ttl } => format!("fwd=uri-miss; collapsed; ttl={ttl}"),
-            PageOutcome::Stored { forward, ttl } => format!("fwd={forward}; stored; ttl={ttl}"),
-            PageOutcome::Revalidated { ttl } => format!("fwd=stale; fwd-status=304; stored; ttl={ttl}"),
+        match self {
+            PageOutcome::Hit { ttl } => format!("{CACHE_NAME}; hit; ttl={ttl}"),
+            PageOutcome::Collapsed { ttl } => format!("{CACHE_NAME}; fwd=uri-miss; collapsed; ttl={ttl}"),
+            PageOutcome::Stored { forward, ttl } => format!("{CACHE_NAME}; fwd={forward}; stored; ttl={ttl}"),
+            PageOutcome::Revalidated { ttl } => format!("{CACHE_NAME}; fwd=stale; fwd-status=304; stored; ttl={ttl}"),
             PageOutcome::StaleIfError { status, ttl } => {
-                format!("fwd=stale; fwd-status={status}; ttl={ttl}{}", detail(&"stale-if-error"))
+                format!("{CACHE_NAME}; fwd=stale; fwd-status={status}; ttl={ttl}{}", detail(&"stale-if-error"))
             }
-            PageOutcome::NotStored { forward, reason } => format!("fwd={forward}{}", detail(reason)),
-            PageOutcome::OnlyIfCached => format!("fwd=request{}", detail(&"only-if-cached")),
-            PageOutcome::Bypass(reason @ Bypass::Method) => format!("fwd=method{}", detail(reason)),
-            PageOutcome::Bypass(reason) => format!("fwd=bypass{}", detail(reason)),
-        };
-        format!("{CACHE_NAME}; {did}")
+            PageOutcome::NotStored { forward, reason } => format!("{CACHE_NAME}; fwd={forward}{}", detail(reason)),
+            PageOutcome::OnlyIfCached => format!("{CACHE_NAME}; fwd=request{}", detail(&"only-if-cached")),
+            PageOutcome::Bypass(reason @ Bypass::Method) => format!("{CACHE_NAME}; fwd=method{}", detail(reason)),
+            PageOutcome::Bypass(reason) => format!("{CACHE_NAME}; fwd=bypass{}", detail(reason)),
+        }
     }
 }
 
