@@ -86,14 +86,25 @@ pub struct Preconditions {
 
 impl Preconditions {
     /// Reads the conditions of a request. Of a list what can be read counts, up to the first fault; a date that cannot be
-    /// read is no condition.
+    /// read, or is one of several, is no condition.
+    ///
+    /// # Examples
+    /// ```
+    /// use actix_web::http::header::{ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+    /// use larder_cache::page::policy::conditional::{Preconditions, is_not_modified};
+    ///
+    /// let (mut request, mut page) = (HeaderMap::new(), HeaderMap::new());
+    /// request.insert(IF_NONE_MATCH, HeaderValue::from_static("\"old\", W/\"new\""));
+    /// page.insert(ETAG, HeaderValue::from_static("\"new\""));
+    /// assert!(is_not_modified(&Preconditions::of(&request), &page));
+    /// ```
     pub fn of(headers: &HeaderMap) -> Self {
         Preconditions {
             none_match: headers.contains_key(IF_NONE_MATCH).then(|| named(headers, &IF_NONE_MATCH)),
-            modified_since: date(headers, &IF_MODIFIED_SINCE),
+            modified_since: only_date(headers, &IF_MODIFIED_SINCE),
             range: headers.get(IF_RANGE).map(|condition| match EntityTag::parse(condition.as_bytes()) {
-                Some(tag) => Range::Tag(tag),
-                None => date(headers, &IF_RANGE).map_or(Range::Unreadable, Range::Date),
+                Some(tag) if is_one(headers, &IF_RANGE) => Range::Tag(tag),
+                _ => only_date(headers, &IF_RANGE).map_or(Range::Unreadable, Range::Date),
             }),
         }
     }
@@ -112,7 +123,7 @@ impl WriteConditions {
     pub fn of(headers: &HeaderMap) -> Self {
         WriteConditions {
             matches: headers.contains_key(IF_MATCH).then(|| named(headers, &IF_MATCH)),
-            unmodified_since: date(headers, &IF_UNMODIFIED_SINCE),
+            unmodified_since: only_date(headers, &IF_UNMODIFIED_SINCE),
         }
     }
 
@@ -128,23 +139,45 @@ impl WriteConditions {
     }
 }
 
+/// Reads all lines of a field as the one list that they are (RFC 9110, section 5.3), up to the first fault. `*` stands
+/// alone: among entity tags it is a fault.
 fn named(headers: &HeaderMap, name: &HeaderName) -> Named {
-    let mut tags = Vec::new();
-    for line in headers.get_all(name) {
-        let mut rest = line.as_bytes().trim_ascii();
-        if rest == b"*" {
-            return Named::Any;
-        }
-        while let Some((tag, after)) = EntityTag::read(rest) {
-            tags.push(tag);
-            let after = after.trim_ascii_start();
-            let Some(next) = after.strip_prefix(b",") else { break };
-            // A list may have empty members (RFC 9110, section 5.6.1).
-            let empty = next.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
-            rest = &next[empty..];
-        }
+    if headers.get_all(name).all(|line| line.as_bytes().trim_ascii() == b"*") {
+        return Named::Any;
     }
+    let mut tags = Vec::new();
+    let _ = headers.get_all(name).try_for_each(|line| add_tags(&mut tags, line.as_bytes()));
     Named::Tags(tags)
+}
+
+/// Adds the entity tags of a line; `None` if there is a fault, and what stands before it is added.
+fn add_tags(tags: &mut Vec<EntityTag>, line: &[u8]) -> Option<()> {
+    let mut rest = after_empty_members(line);
+    while !rest.is_empty() {
+        let (tag, after) = EntityTag::read(rest)?;
+        let after = after.trim_ascii_start();
+        if !after.is_empty() && !after.starts_with(b",") {
+            return None;
+        }
+        tags.push(tag);
+        rest = after_empty_members(after);
+    }
+    Some(())
+}
+
+/// Skips members that are empty, which a list may have (RFC 9110, section 5.6.1.2).
+fn after_empty_members(list: &[u8]) -> &[u8] {
+    let empty = list.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).count();
+    &list[empty..]
+}
+
+/// Returns the date in a field; several are as good as none (RFC 9110, sections 13.1.3 and 13.1.4).
+fn only_date(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> {
+    date(headers, name).filter(|_| is_one(headers, name))
+}
+
+fn is_one(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).count() == 1
 }
 
 /// Tells whether the client has what would be the answer already. `fields` are those of the answer.
@@ -165,13 +198,19 @@ pub fn is_not_modified(conditions: &Preconditions, fields: &HeaderMap) -> bool {
 }
 
 /// Tells whether a part of the answer is of use to a client who has another part (RFC 9110, section 13.1.5).
+///
+/// A page made in the second of its `Last-Modified` may have changed again in that second, so the date does not tell one
+/// from the other (section 8.8.2.2). Without a `Date` there is nothing to say so, and the same date is enough.
 pub fn range_applies(conditions: &Preconditions, fields: &HeaderMap) -> bool {
     match &conditions.range {
         None => true,
         Some(Range::Tag(tag)) => {
             fields.get(ETAG).and_then(|own| EntityTag::parse(own.as_bytes())).is_some_and(|own| own.strong_eq(tag))
         }
-        Some(Range::Date(exactly)) => date(fields, &LAST_MODIFIED) == Some(*exactly),
+        Some(Range::Date(exactly)) => {
+            let is_weak = date(fields, &DATE).is_some_and(|made| made <= *exactly);
+            !is_weak && date(fields, &LAST_MODIFIED) == Some(*exactly)
+        }
         Some(Range::Unreadable) => false,
     }
 }
@@ -192,6 +231,10 @@ pub fn is_kept_in_not_modified(name: &HeaderName) -> bool {
 
 /// Tells whether a field of a 304 takes the place of the stored one (RFC 9111, section 3.2): all do but those that tell how
 /// the stored body is written and how long it is.
+///
+/// The section lets a cache leave out what its stored response depends upon. `Content-Type` and `Content-Encoding` count as
+/// that here: a view or a middleware may add them to each response, a 304 too, and the stored body was written with its own.
+/// Fields of one connection are left to [`is_kept`](super::response::is_kept).
 pub fn is_updated_by_not_modified(name: &HeaderName) -> bool {
     const OF_THE_STORED_BODY: [HeaderName; 4] =
         [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::CONTENT_RANGE];
@@ -246,10 +289,21 @@ mod tests {
             (&[(IF_NONE_MATCH, r#""b""#)], false),
             (&[(IF_NONE_MATCH, "a")], false),
             (&[(IF_NONE_MATCH, r#""b" "a""#)], false),
+            (&[(IF_NONE_MATCH, r#", ,"a""#)], true),
+            (&[(IF_NONE_MATCH, ""), (IF_NONE_MATCH, r#""a""#)], true),
+            (&[(IF_NONE_MATCH, r#""a", x"#)], true),
+            (&[(IF_NONE_MATCH, r#""a" x"#)], false),
+            (&[(IF_NONE_MATCH, r#"x, "a""#)], false),
+            (&[(IF_NONE_MATCH, "x"), (IF_NONE_MATCH, r#""a""#)], false),
+            (&[(IF_NONE_MATCH, "*"), (IF_NONE_MATCH, "*")], true),
+            (&[(IF_NONE_MATCH, r#""b""#), (IF_NONE_MATCH, "*")], false),
+            (&[(IF_NONE_MATCH, r#"*, "a""#)], false),
+            (&[(IF_NONE_MATCH, ""), (IF_MODIFIED_SINCE, LATE)], false),
             (&[(IF_MODIFIED_SINCE, EARLY)], true),
             (&[(IF_MODIFIED_SINCE, LATE)], true),
             (&[(IF_MODIFIED_SINCE, "Thu, 01 Jan 1970 00:00:09 GMT")], false),
             (&[(IF_MODIFIED_SINCE, "yesterday")], false),
+            (&[(IF_MODIFIED_SINCE, LATE), (IF_MODIFIED_SINCE, LATE)], false),
             (&[(IF_NONE_MATCH, r#""b""#), (IF_MODIFIED_SINCE, LATE)], false),
             (&[(IF_NONE_MATCH, "x"), (IF_MODIFIED_SINCE, LATE)], false),
         ];
@@ -277,6 +331,8 @@ mod tests {
         assert!(fails(&[(IF_MATCH, "*")], &nothing));
         assert!(fails(&[(IF_UNMODIFIED_SINCE, EARLY)], &there));
         assert!(!fails(&[(IF_UNMODIFIED_SINCE, LATE)], &there));
+        assert!(!fails(&[(IF_UNMODIFIED_SINCE, EARLY), (IF_UNMODIFIED_SINCE, EARLY)], &there));
+        assert!(fails(&[(IF_MATCH, r#""b""#), (IF_MATCH, "*")], &there));
         assert!(!fails(&[(IF_MATCH, r#""a""#), (IF_UNMODIFIED_SINCE, EARLY)], &there));
     }
 
@@ -284,7 +340,8 @@ mod tests {
     fn a_part_is_of_use_only_beside_parts_of_the_same() {
         let page = headers(&[(ETAG, r#""a""#), (LAST_MODIFIED, EARLY)]);
         let weak = headers(&[(ETAG, r#"W/"a""#)]);
-        let applies = |fields: &[(HeaderName, &str)], page| range_applies(&Preconditions::of(&headers(fields)), page);
+        let applies =
+            |fields: &[(HeaderName, &str)], page: &HeaderMap| range_applies(&Preconditions::of(&headers(fields)), page);
         assert!(applies(&[], &page));
         assert!(applies(&[(IF_RANGE, r#""a""#)], &page));
         assert!(!applies(&[(IF_RANGE, r#"W/"a""#)], &page));
@@ -292,6 +349,11 @@ mod tests {
         assert!(applies(&[(IF_RANGE, EARLY)], &page));
         assert!(!applies(&[(IF_RANGE, LATE)], &page), "it must be exactly that one");
         assert!(!applies(&[(IF_RANGE, "x")], &page));
+        assert!(!applies(&[(IF_RANGE, r#""a""#), (IF_RANGE, r#""a""#)], &page), "it is one field");
+        assert!(!applies(&[(IF_RANGE, EARLY), (IF_RANGE, EARLY)], &page), "it is one field");
+        let made = |date| headers(&[(LAST_MODIFIED, EARLY), (DATE, date)]);
+        assert!(applies(&[(IF_RANGE, EARLY)], &made(LATE)));
+        assert!(!applies(&[(IF_RANGE, EARLY)], &made(EARLY)), "it may have changed in that second");
     }
 
     #[test]
@@ -304,6 +366,15 @@ mod tests {
             assert!(!is_updated_by_not_modified(&HeaderName::from_static(dropped)), "{dropped}");
         }
         assert!(is_updated_by_not_modified(&header::CACHE_CONTROL));
+    }
+
+    #[test]
+    fn a_request_for_the_whole_page_has_no_conditions() {
+        let all = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE, IF_MATCH].map(|name| (name, "x"));
+        let mut request = headers(&all);
+        strip(&mut request);
+        assert_eq!(request.keys().collect::<Vec<_>>(), [IF_MATCH]);
+        assert_eq!(Preconditions::of(&request), Preconditions::default());
     }
 
     proptest! {

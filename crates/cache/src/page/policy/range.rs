@@ -17,7 +17,8 @@ pub enum Ranges {
     Unsatisfiable,
 }
 
-/// Decides which parts of a body a request gets. Any fault makes it the whole: a client must be ready for that.
+/// Decides which parts of a body a request gets. Any fault makes it the whole: a client must be ready for that. So does
+/// asking for more bytes than there are, by parts that overlap, or for too many parts (section 14.2).
 ///
 /// # Examples
 /// ```
@@ -36,36 +37,41 @@ pub fn ranges(headers: &HeaderMap, length: u64) -> Ranges {
 
 fn read(line: &[u8], length: u64) -> Option<Ranges> {
     let (unit, set) = std::str::from_utf8(line).ok()?.split_once('=')?;
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
+    if !unit.eq_ignore_ascii_case("bytes") {
         return None;
     }
-    let mut parts = Vec::new();
-    for one in set.split(',').map(|one| one.trim_matches([' ', '\t'])).filter(|one| !one.is_empty()) {
-        let (first, last) = one.split_once('-')?;
-        let part = match (first.is_empty(), last.is_empty()) {
-            (true, true) => return None,
-            (true, false) => {
-                let count = number(last)?.min(length);
-                (count > 0).then(|| (length - count, length - 1))
-            }
-            (false, is_open) => {
-                let first = number(first)?;
-                let last = if is_open { u64::MAX } else { number(last)? };
-                if last < first {
-                    return None;
-                }
-                (first < length).then(|| (first, last.min(length - 1)))
-            }
-        };
-        parts.push(part);
-    }
-    if parts.is_empty() {
+    let members = set.split(',').map(|member| member.trim_matches([' ', '\t'])).filter(|member| !member.is_empty());
+    let read = members.map(|member| part(member, length)).collect::<Option<Vec<_>>>()?;
+    if read.is_empty() {
         return None;
     }
-    let mut parts: Vec<(u64, u64)> = parts.into_iter().flatten().collect();
+    let parts: Vec<(u64, u64)> = read.into_iter().flatten().collect();
     if parts.is_empty() {
         return Some(Ranges::Unsatisfiable);
     }
+    let bytes = parts.iter().fold(0, |sum: u64, (first, last)| sum.saturating_add(last - first + 1));
+    let parts = apart(parts);
+    (bytes <= length && parts.len() <= MAX_PARTS).then_some(Ranges::Parts(parts))
+}
+
+/// Reads one range, and cuts it to the body: `Some(None)` if it lies beyond its end, `None` if there is a fault, or the
+/// body is empty and its end is asked for. The latter can be satisfied (section 14.1.2), but no part can say so.
+fn part(member: &str, length: u64) -> Option<Option<(u64, u64)>> {
+    let (first, last) = member.split_once('-')?;
+    if first.is_empty() {
+        let count = number(last)?;
+        if count > 0 && length == 0 {
+            return None;
+        }
+        return Some((count > 0).then(|| (length.saturating_sub(count), length - 1)));
+    }
+    let first = number(first)?;
+    let last = if last.is_empty() { u64::MAX } else { number(last)? };
+    (first <= last).then(|| (first < length).then(|| (first, last.min(length - 1))))
+}
+
+/// Puts parts in order, and makes one of those that overlap or touch.
+fn apart(mut parts: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     parts.sort_unstable();
     let mut apart: Vec<(u64, u64)> = Vec::new();
     for (first, last) in parts {
@@ -74,7 +80,7 @@ fn read(line: &[u8], length: u64) -> Option<Ranges> {
             _ => apart.push((first, last)),
         }
     }
-    (apart.len() <= MAX_PARTS).then_some(Ranges::Parts(apart))
+    apart
 }
 
 fn number(digits: &str) -> Option<u64> {
@@ -98,7 +104,8 @@ fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Writes several parts into one body of the type `multipart/byteranges` (section 14.6).
+/// Writes several parts into one body of the type `multipart/byteranges` (section 14.6). Of a part that lies beyond the end
+/// of the body nothing is written.
 pub fn multipart(parts: &[(u64, u64)], content_type: Option<&[u8]>, body: &Bytes, boundary: &str) -> Bytes {
     let length = body.len();
     let mut out = BytesMut::new();
@@ -111,7 +118,7 @@ pub fn multipart(parts: &[(u64, u64)], content_type: Option<&[u8]>, body: &Bytes
         }
         out.put_slice(format!("Content-Range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes());
         let position = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(length);
-        out.put_slice(&body[position(*first)..position(last + 1)]);
+        out.put_slice(body.get(position(*first)..position(last.saturating_add(1))).unwrap_or_default());
     }
     out.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     out.freeze()
@@ -119,7 +126,7 @@ pub fn multipart(parts: &[(u64, u64)], content_type: Option<&[u8]>, body: &Bytes
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
@@ -157,13 +164,34 @@ mod tests {
             ("bytes=+1-2", Ranges::Whole),
             ("lines=0-1", Ranges::Whole),
             ("0-1", Ranges::Whole),
+            ("bytes =0-1", Ranges::Whole),
+            ("bytes= 0-1", parts(&[(0, 1)])),
+            ("bytes=0 -1", Ranges::Whole),
+            ("bytes=0-1;2-3", Ranges::Whole),
+            ("bytes=20-, x", Ranges::Whole),
+            ("bytes=0-1, \u{e4}", Ranges::Whole),
         ];
         for (line, expected) in cases {
             assert_eq!(of(&[line], 10), *expected, "{line}");
         }
         assert_eq!(of(&[], 10), Ranges::Whole);
         assert_eq!(of(&["bytes=0-1", "bytes=2-3"], 10), Ranges::Whole, "two fields");
+    }
+
+    #[test]
+    fn only_the_end_of_nothing_can_be_had() {
         assert_eq!(of(&["bytes=0-"], 0), Ranges::Unsatisfiable);
+        assert_eq!(of(&["bytes=-0"], 0), Ranges::Unsatisfiable);
+        assert_eq!(of(&["bytes=-1"], 0), Ranges::Whole);
+        assert_eq!(of(&["bytes=0-, -1"], 0), Ranges::Whole);
+    }
+
+    #[test]
+    fn who_wants_more_bytes_than_there_are_has_the_whole() {
+        assert_eq!(of(&["bytes=0-,0-"], 10), Ranges::Whole);
+        assert_eq!(of(&["bytes=0-6,3-6"], 10), Ranges::Whole);
+        assert_eq!(of(&["bytes=0-6,3-5"], 10), parts(&[(0, 6)]));
+        assert_eq!(of(&["bytes=0-99,20-99"], 10), parts(&[(0, 9)]), "only what is there counts");
     }
 
     #[test]
@@ -181,6 +209,13 @@ mod tests {
         assert_eq!(body, expected);
         assert_eq!(content_range(0, 1, 6), "bytes 0-1/6");
         assert_eq!(unsatisfied_range(6), "bytes */6");
+        let untyped = multipart(&[(5, 5)], None, &Bytes::from_static(b"abcdef"), "x");
+        assert_eq!(untyped, "\r\n--x\r\nContent-Range: bytes 5-5/6\r\n\r\nf\r\n--x--\r\n");
+    }
+
+    /// In a short body, just beyond it, or as far as a number goes.
+    fn position() -> impl Strategy<Value = u64> {
+        prop_oneof![0u64..20, Just(u64::MAX)]
     }
 
     proptest! {
@@ -190,6 +225,11 @@ mod tests {
                 prop_assert!(parts.iter().all(|(first, last)| first <= last && *last < length));
                 prop_assert!(parts.windows(2).all(|two| two[0].1 + 1 < two[1].0));
             }
+        }
+
+        #[test]
+        fn writing_never_panics(parts in vec((position(), position()), 0..4), body in vec(any::<u8>(), 0..10)) {
+            multipart(&parts, None, &body.into(), "x");
         }
 
         #[test]
