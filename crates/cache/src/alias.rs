@@ -247,6 +247,21 @@ impl Alias {
         result
     }
 
+    /// Removes the pages of one address, under whatever keys they may stand; in the log only if there were any.
+    #[cfg(feature = "page")]
+    pub(crate) fn purge(&self, keys: &[Key<'_>], version: i64, cause: Option<&str>) -> Result<usize> {
+        let final_keys = self.final_keys(keys, version)?;
+        let key_refs: Vec<&str> = final_keys.iter().map(String::as_str).collect();
+        let result = self.store.delete_many(&key_refs);
+        let Some(key) = keys.first() else { return Ok(0) };
+        match &result {
+            Ok(0) => {}
+            Ok(entries) => self.journal.note(key, What::Invalidated { cause, entries: *entries, removed: None }),
+            Err(error) => self.journal.note(key, What::InvalidationFailed { cause, error }),
+        }
+        result
+    }
+
     /// Makes a value stale, and overtakes whoever is loading it. Tells whether there was one.
     pub(crate) fn expire(&self, key: &Key<'_>, version: i64, cause: Option<&str>) -> Result<bool> {
         let expired = self.expire_in_store(key, version);

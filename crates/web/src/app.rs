@@ -15,7 +15,10 @@ use actix_web::{
 };
 use larder_cache::{
     Caches,
-    page::{PageCache, PageOutcome, cache_page, policy::request},
+    page::{
+        PageCache, PageOutcome, cache_page,
+        policy::{query::TRACKING, request},
+    },
 };
 use larder_models::{
     Database, Signals,
@@ -96,7 +99,7 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
         upstream: upstream.into(),
         password_turn: Arc::new(Semaphore::new(1)),
     };
-    let page_cache = page_cache(&state);
+    let page_cache = page_cache(&state.caches, &state.settings);
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -139,13 +142,15 @@ fn reachable(listener: &TcpListener) -> io::Result<String> {
     Ok(address.to_string())
 }
 
-fn page_cache(state: &State) -> PageCache {
-    let server = &state.settings.server;
-    let page_cache = PageCache::new(state.caches.clone())
+/// Makes the middleware that keeps pages, as the settings say.
+pub(crate) fn page_cache(caches: &Caches, settings: &Settings) -> PageCache {
+    let server = &settings.server;
+    let page_cache = PageCache::new(caches.clone())
         .session_cookies([session::COOKIE])
         .allowed_hosts(server.allowed_hosts.clone())
+        .ignore_query(TRACKING)
         .debug(server.debug);
-    match &state.settings.site_cache {
+    match &settings.site_cache {
         Some(site) => page_cache.site(
             // Which pages show objects the site cannot know: an edit throws away all of them.
             cache_page(site.seconds)

@@ -417,10 +417,9 @@ impl BlockingCache {
         self.alias.find_copy(key, self.key_version())
     }
 
-    /// Deletes entries by their keys, whatever they are of.
     #[cfg(feature = "page")]
-    pub(crate) fn delete_keys(&self, keys: &[Key<'_>]) -> Result<usize> {
-        self.alias.delete_many(keys, self.key_version(), self.cause())
+    pub(crate) fn purge(&self, keys: &[Key<'_>]) -> Result<usize> {
+        self.alias.purge(keys, self.key_version(), self.cause())
     }
 
     /// Replaces an entry, if it still is as it was found, by another one of its generation.

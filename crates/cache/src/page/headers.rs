@@ -379,7 +379,10 @@ impl Around for Condition {
         if WriteConditions::of(request.headers()).fails(&validators) {
             return Some(HttpResponse::new(StatusCode::PRECONDITION_FAILED));
         }
-        if !conditional::is_not_modified(&Preconditions::of(request.headers()), &validators) {
+        let conditions = Preconditions::of(request.headers());
+        // RFC 9110, section 13.1.3: a date is a condition for reading only.
+        let conditions = if request.method().is_safe() { conditions } else { conditions.without_date() };
+        if !conditional::is_not_modified(&conditions, &validators) {
             return None;
         }
         if !request.method().is_safe() {

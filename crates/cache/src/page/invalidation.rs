@@ -20,9 +20,10 @@ pub(super) async fn after<B>(pages: &Pages, made: &ServiceResponse<B>) {
         let value = made.headers().get(name)?.to_str().ok()?;
         on_host(value, host, request.uri().path())
     });
+    let cause = format!("{} {own}", request.method());
     for target in [Some(own.to_owned())].into_iter().chain(named).flatten() {
         // What could not be removed is removed when the store answers again; the log says so.
-        let _ = pages.purge(host, &target).await;
+        let _ = pages.purge(host, &target, &cause).await;
     }
 }
 

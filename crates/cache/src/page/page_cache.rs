@@ -131,7 +131,8 @@ impl PageCache {
         self
     }
 
-    /// Removes the pages of an address, all variants of them, wherever the views of this process keep any. `url` is
+    /// Removes the pages of an address, all variants of them: from every cache, without a prefix, with that of
+    /// [`site`](PageCache::site), and with those of the marks on views that run in this process. `url` is
     /// `http://example.org/objects/7/?page=2`, with the host under which clients ask for it; the scheme does not matter.
     /// Returns how many entries there were.
     ///
@@ -157,7 +158,15 @@ impl PageCache {
         };
         let uri: Uri = url.parse().map_err(|_| invalid())?;
         let (Some(host), Some(target)) = (uri.authority(), uri.path_and_query()) else { return Err(invalid()) };
-        pages::purge(&self.caches, &self.site, host.as_str(), target.as_str()).await
+        pages::purge(
+            &self.caches,
+            &self.site,
+            self.whole_site.as_ref(),
+            host.as_str(),
+            target.as_str(),
+            "purge by address",
+        )
+        .await
     }
 
     /// Puts the reasons of decisions into `Cache-Status`. For development: they tell strangers how the site works.

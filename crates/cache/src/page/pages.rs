@@ -29,6 +29,7 @@ use super::{
         Bypass, Forward, PageOutcome,
         cache_control::RequestDirectives,
         freshness::Reuse,
+        query,
         request::{self, RequestRules, SessionCookies},
     },
     stored::{Stored, StoredPage, VaryList},
@@ -404,33 +405,40 @@ impl Pages {
     }
 
     /// Removes the pages of an address, all variants of them, wherever this app keeps any.
-    pub(super) async fn purge(&self, host: &str, target: &str) -> Result<usize> {
-        purge(&self.caches, &self.site, host, target).await
+    pub(super) async fn purge(&self, host: &str, target: &str, cause: &str) -> Result<usize> {
+        purge(&self.caches, &self.site, self.default_rule.as_deref(), host, target, cause).await
     }
 }
 
 /// Removes the pages of an address, all variants of them; returns how many entries there were.
 ///
+/// Looks in every cache: without a prefix, with that of the whole site, and with those of the marks in this process.
+///
 /// # Errors
 /// As [`Cache::delete_many`]: what failed is kept and delivered when the store answers.
-pub(super) async fn purge(caches: &Caches, site: &Site, host: &str, target: &str) -> Result<usize> {
+pub(super) async fn purge(
+    caches: &Caches,
+    site: &Site,
+    whole_site: Option<&Rule>,
+    host: &str,
+    target: &str,
+    cause: &str,
+) -> Result<usize> {
     let host = host.to_ascii_lowercase();
-    let mut removed = 0;
-    let mut failed = Ok(());
-    let known: Vec<(String, String)> = places().iter().cloned().collect();
-    for (alias, prefix) in known {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let target = match query::kept(query, &site.ignored_query, None) {
+        kept if kept.is_empty() => path.to_owned(),
+        kept => format!("{path}?{kept}"),
+    };
+    let mut places = places().clone();
+    places.extend(whole_site.map(|rule| (rule.alias.clone(), rule.key_prefix.clone())));
+    places.extend(caches.iter().map(|(alias, ..)| (alias.to_owned(), String::new())));
+    let (mut removed, mut failed) = (0, Ok(()));
+    for (alias, prefix) in places {
         let Ok(cache) = caches.get(&alias) else { continue };
-        let target = match target.split_once('?') {
-            Some((path, query)) => match super::policy::query::kept(query, &site.ignored_query, None) {
-                kept if kept.is_empty() => path.to_owned(),
-                kept => format!("{path}?{kept}"),
-            },
-            None => target.to_owned(),
-        };
-        let keys: Vec<Key<'static>> =
-            [&b"http"[..], b"https"].map(|scheme| PageId::of_target(scheme, &host, &prefix, &target).key()).into();
-        let delete = move |cache: &BlockingCache| cache.delete_keys(&keys);
-        match cache.run(delete).await {
+        let key = |scheme: &[u8]| PageId::of_target(scheme, &host, &prefix, &target).key();
+        let keys = [key(b"http"), key(b"https")];
+        match cache.because(cause).run(move |cache: &BlockingCache| cache.purge(&keys)).await {
             Ok(count) => removed += count,
             Err(error) => failed = Err(error),
         }

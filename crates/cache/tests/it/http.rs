@@ -513,5 +513,6 @@ async fn views_say_of_themselves_how_they_are_kept() {
     assert_eq!(v1(GET, &[("if-none-match", "\"v1\"")]).await.0, 304);
     assert_eq!(v1(Method::PUT, &[("if-none-match", "*")]).await.0, 412);
     assert_eq!(v1(Method::PUT, &[("if-match", "\"v0\"")]).await.0, 412);
+    assert_eq!(v1(Method::PUT, &[("if-modified-since", "Thu, 01 Jan 2037 00:00:10 GMT")]).await.0, 200);
     assert_eq!(v1(Method::PUT, &[("if-match", "\"v1\"")]).await.0, 200);
 }

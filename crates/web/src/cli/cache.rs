@@ -41,6 +41,11 @@ pub(super) enum Command {
         #[arg(required = true)]
         tags: Vec<String>,
     },
+    /// Remove the pages of an address, all variants of them, from every cache
+    Purge {
+        /// The address, as in http://localhost:8000/objects/7/
+        url: String,
+    },
     /// Tell why a key hits or misses
     Explain {
         /// The key
@@ -57,7 +62,8 @@ pub(super) enum Command {
 }
 
 pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow::Result<ExitCode> {
-    let cache = settings.open_caches()?.get(alias)?;
+    let caches = settings.open_caches()?;
+    let cache = caches.get(alias)?;
     if cache.capabilities().sharing == Sharing::Process {
         eprintln!(
             "note: cache {alias} lives in the memory of its process; this command has one of its own, not the server's"
@@ -99,6 +105,13 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
         Command::Invalidate { tags } => {
             cache.invalidate_tags(tags)?;
             true
+        }
+        Command::Purge { url } => {
+            let pages = crate::app::page_cache(&caches, settings);
+            let removed =
+                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(pages.purge_url(&url))?;
+            say!("removed {removed} entries");
+            removed > 0
         }
         Command::Explain { key } => {
             say!("{}", cache.explain(&key)?);

@@ -5,7 +5,7 @@ use std::{fs, process::Output};
 use larder_cache::conformance::server::MemcachedServer;
 use tempfile::TempDir;
 
-use crate::site::{Site, run};
+use crate::site::{Site, header, run};
 
 fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -178,4 +178,23 @@ fn an_environment_that_is_no_text_is_no_reason_to_fail() {
     let folder = folder();
     let output = crate::site::larder(folder.path()).arg("migrate").env("ODD", OsStr::from_bytes(b"\xff")).output();
     assert!(output.unwrap().status.success());
+}
+
+#[test]
+fn pages_are_purged_by_their_address() {
+    let folder = folder();
+    let store = format!("file://{}", folder.path().join("cache").display());
+    let environment = [("CACHE_URL", store.as_str())];
+    let site = Site::start_with(&environment);
+    let status = |path: &str| header(&site.visitor().get(path), "cache-status").to_owned();
+    for path in ["/objects/1/", "/objects/2/"] {
+        status(path);
+        assert!(status(path).starts_with("larder; hit"));
+    }
+    let purge = |url: &str| run(folder.path(), &["cache", "purge", url], &environment);
+    let address = site.visitor().get("/").url().to_string();
+    assert!(text(&purge(&format!("{address}objects/1/"))).contains("removed 1 entries"));
+    assert!(status("/objects/1/").contains("stored") && status("/objects/2/").starts_with("larder; hit"));
+    assert!(!purge(&format!("{address}nowhere/")).status.success());
+    assert!(text(&purge("/objects/1/")).contains("write http://"), "{}", text(&purge("/objects/1/")));
 }

@@ -306,3 +306,23 @@ fn many_visitors_of_a_cold_page_make_it_once() {
     });
     assert_eq!(site.log().matches("http: GET /delay/1 ").count(), 1);
 }
+
+#[test]
+fn a_page_that_a_visitor_has_is_not_sent_again_and_parts_of_it_are() {
+    let site = Site::start();
+    let visitor = site.visitor();
+    let first = visitor.get("/objects/1/");
+    let tag = header(&first, "etag").to_owned();
+    let again = |name: &str, value: &str| {
+        visitor.send(visitor.request(reqwest::Method::GET, "/objects/1/").header(name, value))
+    };
+    let not_modified = again("if-none-match", &tag);
+    assert_eq!((not_modified.status().as_u16(), not_modified.text().unwrap().len()), (304, 0));
+    assert_eq!(again("if-none-match", "\"other\"").status(), 200);
+    let part = again("range", "bytes=0-14");
+    assert_eq!((part.status().as_u16(), part.text().unwrap().as_str()), (206, "<!doctype html>"));
+    site.staff().submit("/admin/objects/1/change/", &[("title", "Changed")]);
+    assert_eq!(again("if-none-match", &tag).status(), 200, "an edit changes the page");
+    let advertised = visitor.get("/objects/1/?utm_source=mail&fbclid=1");
+    assert!(header(&advertised, "cache-status").starts_with("larder; hit"));
+}

@@ -85,6 +85,12 @@ pub struct Preconditions {
 }
 
 impl Preconditions {
+    /// Leaves `If-Modified-Since` out.
+    #[must_use]
+    pub fn without_date(self) -> Self {
+        Preconditions { modified_since: None, ..self }
+    }
+
     /// Reads the conditions of a request. Of a list what can be read counts, up to the first fault; a date that cannot be
     /// read, or is one of several, is no condition.
     ///
