@@ -14,7 +14,7 @@ use actix_web::{
 use bytes::BytesMut;
 
 /// How long a body is waited for. What takes longer is perhaps not meant to end, and reaches its client as it comes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What became of a body.
 pub(super) enum Collected {

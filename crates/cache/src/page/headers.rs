@@ -230,7 +230,7 @@ pub struct VaryHeader {
 }
 
 impl VaryHeader {
-    fn apply(&self, headers: &mut HeaderMap) {
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
         let there: Vec<String> =
             headers.get_all(VARY).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
         let mut names: Vec<&str> =

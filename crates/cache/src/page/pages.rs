@@ -99,6 +99,15 @@ impl Rule {
         self.public || !self.vary_on_cookies.is_empty() || self.vary_on.is_some()
     }
 
+    /// Tells the caches before this one what tells the pages of the rule apart.
+    pub(super) fn tell_vary(&self, headers: &mut HeaderMap) {
+        let cookie = (!self.vary_on_cookies.is_empty()).then_some("cookie");
+        let names: Vec<&str> = self.vary_on_headers.iter().map(HeaderName::as_str).chain(cookie).collect();
+        if !names.is_empty() {
+            super::headers::vary_on_headers(names).apply(headers);
+        }
+    }
+
     /// Notes where pages of this rule lie, for those who remove them by their address.
     pub(super) fn register(&self) {
         places().insert((self.alias.clone(), self.key_prefix.clone()));

@@ -12,7 +12,10 @@ use actix_web::{
     dev::{ConnectionInfo, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode, Uri,
-        header::{CONTENT_TYPE, ETAG, HeaderMap, HeaderName, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED},
+        header::{
+            CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+            LAST_MODIFIED,
+        },
     },
 };
 use bytes::Bytes;
@@ -36,6 +39,7 @@ use crate::{
     alias::{Basis, Finished, Keep},
     backend::Value,
     cache::Loading,
+    clock::Timestamp,
     codec::Content,
     envelope::Codec,
     error::{Error, Result},
@@ -264,6 +268,10 @@ impl Pending {
         Storable { freshness, vary }: Storable,
     ) -> HttpResponse {
         self.tell_clients(head.headers_mut(), &freshness);
+        self.rule.tell_vary(head.headers_mut());
+        if !head.headers().contains_key(DATE) {
+            head.headers_mut().insert(DATE, date_of(self.cache.now()));
+        }
         let is_tagged_here = pages.site.etags && head.status() == StatusCode::OK && !head.headers().contains_key(ETAG);
         if is_tagged_here {
             head.headers_mut().insert(ETAG, etag_of(&body));
@@ -290,6 +298,9 @@ impl Pending {
         for name in updated {
             fields.remove(name);
             said.get_all(name).for_each(|value| fields.append(name.clone(), value.clone()));
+        }
+        if !said.contains_key(DATE) {
+            fields.insert(DATE, date_of(now));
         }
         let mut head = HttpResponse::new(page.status).set_body(());
         *head.headers_mut() = fields;
@@ -367,6 +378,8 @@ impl Pending {
         // One answer may name fewer headers than another one did: all of them tell the variants apart.
         let mut names = vary;
         names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
+        // Of the cookies only those count that the rule names, and they are part of the key already.
+        names.retain(|name| *name != COOKIE || self.rule.vary_on_cookies.is_empty());
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         let keep = Keep {
@@ -425,4 +438,8 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
 fn kept_for(page: &StoredPage, rule: &Rule) -> Duration {
     let beyond = if rule.by_headers || page.has_validator() { KEPT_BEYOND } else { Duration::ZERO };
     page.freshness.usable_for().saturating_add(beyond)
+}
+
+fn date_of(moment: Timestamp) -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(moment.to_system_time())).unwrap_or(HeaderValue::from_static(""))
 }

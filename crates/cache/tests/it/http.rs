@@ -368,9 +368,11 @@ async fn pages_are_told_apart_by_what_their_rule_says() {
     let around = PageCache::new(caches).site(rule).session_cookies(["id"]);
     let app = site!(around.clone(), asked, |request: &HttpRequest, n: usize| {
         page::mark_private(request);
-        HttpResponse::Ok().body(format!("body {n}"))
+        HttpResponse::Ok().insert_header(("vary", "Cookie")).body(format!("body {n}"))
     });
     let get = async |uri, fields: &[(&str, &str)]| send(&app, GET, uri, fields).await.2;
+    let head = send(&app, GET, "/a", &[("cookie", "id=ann; theme=dark")]).await.1;
+    assert!(head.contains("vary: Cookie, x-tenant"), "caches before this one must tell them apart too: {head}");
     assert_eq!(get("/a", &[("cookie", "id=ann; theme=dark")]).await, "body 1");
     assert_eq!(get("/a?x=1", &[("cookie", "theme=light;id=ann")]).await, "body 1");
     assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 2");
