@@ -6,10 +6,17 @@
 //! once in the log.
 //!
 //! # What is never stored
-//! Answers to anything but GET and HEAD, statuses other than 200, responses that set a cookie, that say `private`,
-//! `no-store` or `no-cache`, that vary by `*`, that are streamed or over the limit in size. Requests with an
-//! `Authorization` header or a cookie neither read nor fill the cache, unless the view says that it is the same for
-//! everyone ([`CachePage::public`]) or the cookie is none of the session's ([`PageCache::session_cookies`]).
+//! Answers to anything but GET, parts and 304s, answers that set a cookie, say `private` or `no-store`, vary by `*`, are
+//! over the limit in size, do not come to their end, or were made with something private ([`mark_private`]). Other statuses
+//! than 200 only if the answer says for how long, and server errors never. Requests with an `Authorization` header or a
+//! cookie neither read nor fill the cache, unless the view says that it is the same for everyone ([`CachePage::public`]) or
+//! the cookie is none of the session's ([`PageCache::session_cookies`]).
+//!
+//! # HTTP
+//! Freshness, age, validators, conditions, parts, request directives, stale answers and invalidation by unsafe methods
+//! follow RFC 9110, 9111 and 5861; [`policy`] has each rule as a function. A view whose page is to be kept is asked for the
+//! whole page: it does not see the conditions and ranges of the client, nor parameters that do not count, nor, unless a
+//! proxy is trusted, what the request says of proxies. `Cache-Status` (RFC 9211) tells what became of each request.
 //!
 //! # Order
 //! Compression, sessions, identity and locale middleware stand inside; request logging stands outside, and finds a
@@ -56,5 +63,5 @@ pub use headers::{
     conditional_page, never_cache, vary_on_cookie, vary_on_headers,
 };
 pub use page_cache::{PageCache, PageCacheService};
-pub use policy::{Bypass, Forward, NotStored, PageOutcome};
+pub use policy::{Bypass, Forward, NotStored, PageOutcome, query::TRACKING};
 pub use private::{add_tags, mark_private};

@@ -15,10 +15,7 @@ use actix_web::{
 };
 use larder_cache::{
     Caches,
-    page::{
-        PageCache, PageOutcome, cache_page,
-        policy::{query::TRACKING, request},
-    },
+    page::{PageCache, PageOutcome, TRACKING, cache_page, policy::request},
 };
 use larder_models::{
     Database, Signals,

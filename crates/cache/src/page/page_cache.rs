@@ -84,7 +84,7 @@ impl PageCache {
     }
 
     /// Leaves these query parameters out of the question: pages are kept and made without them. A name that ends with `*`
-    /// stands for all that begin so. [`TRACKING`](super::policy::query::TRACKING) has those of advertisers.
+    /// stands for all that begin so. [`TRACKING`](super::TRACKING) has those of advertisers.
     #[must_use]
     pub fn ignore_query<T: Into<String>>(mut self, names: impl IntoIterator<Item = T>) -> Self {
         Arc::make_mut(&mut self.site).ignored_query = names.into_iter().map(Into::into).collect();

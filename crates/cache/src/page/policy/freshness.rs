@@ -60,7 +60,7 @@ impl Freshness {
     ///
     /// # Examples
     /// ```
-    /// use larder_cache::{Clock, page::policy::{cache_control::RequestDirectives, freshness::{Freshness, Reuse}}};
+    /// use larder_cache::{clock::Clock, page::policy::{cache_control::RequestDirectives, freshness::{Freshness, Reuse}}};
     /// use std::time::Duration;
     ///
     /// let (clock, hand) = Clock::manual();
