@@ -211,4 +211,38 @@ mod tests {
         }
         assert_eq!(variant(&[("x-c", "1")]), variant(&[]), "headers it does not vary by do not matter");
     }
+
+    /// Returns everything that a page may depend on, and its key.
+    fn all_of(fields: &[(&'static str, String)], target: &str, prefix: &str) -> (Vec<String>, Key<'static>) {
+        let names = ["x-a", "x-b"].map(HeaderName::from_static).to_vec();
+        let cookies = ["id".to_owned()];
+        let request =
+            fields.iter().fold(TestRequest::with_uri(target).insert_header(("host", "a")), |request, field| {
+                request.append_header((field.0, field.1.as_str()))
+            });
+        let request = request.to_srv_request();
+        let id = PageId::of(&request, Parts { vary_on_cookies: &cookies, ..parts(prefix) });
+        let mut all = vec![prefix.to_owned(), target.to_owned()];
+        for name in &names {
+            let values: Vec<_> = request.headers().get_all(name).map(|value| value.to_str().unwrap()).collect();
+            all.push(format!("{values:?}"));
+        }
+        let ids: Vec<_> = request::cookies(request.headers()).filter(|(name, _)| *name == b"id").collect();
+        all.push(format!("{ids:?}"));
+        (all, id.variant_key(&VaryList { id: 7, names }, request.headers()))
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn two_requests_share_a_page_only_if_nothing_tells_them_apart(
+            one in proptest::collection::vec((proptest::sample::select(vec!["x-a", "x-b", "cookie"]), "[1,;=]{0,3}|id=[12]?"), 0..4),
+            other in proptest::collection::vec((proptest::sample::select(vec!["x-a", "x-b", "cookie"]), "[1,;=]{0,3}|id=[12]?"), 0..4),
+            targets in ("/[a%?=&]{0,2}", "/[a%?=&]{0,2}"),
+            prefixes in ("[a/]{0,2}", "[a/]{0,2}"),
+        ) {
+            let (one, one_key) = all_of(&one, &targets.0, &prefixes.0);
+            let (other, other_key) = all_of(&other, &targets.1, &prefixes.1);
+            proptest::prop_assert_eq!(one == other, one_key == other_key);
+        }
+    }
 }
