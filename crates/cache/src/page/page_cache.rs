@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
 };
 
 use actix_web::{
@@ -225,23 +226,49 @@ where
                 Start::Answer(page) => Ok(request.into_response(page).map_into_right_body()),
                 Start::Renew(page, state) => {
                     let answer = pages::detached(&request, page);
+                    let around = Around::new(Rc::clone(&pages), State::Open);
                     // Nobody waits for it; what became of it is in the log.
-                    rt::spawn(make(service, pages, request, state));
+                    rt::spawn(make(service, pages, request, state, around));
                     Ok(answer)
                 }
-                // A client who goes away must not take with him what others wait for.
-                Start::Go(state) if state.may_be_waited_for(request.method()) => {
-                    match rt::spawn(make(service, pages, request, state)).await {
-                        Ok(made) => made,
-                        Err(error) => match error.try_into_panic() {
-                            Ok(panic) => std::panic::resume_unwind(panic),
-                            Err(error) => Err(actix_web::error::ErrorInternalServerError(error)),
-                        },
-                    }
+                Start::Go(state) => {
+                    let around = Around::new(Rc::clone(&pages), State::Open);
+                    let making = Box::pin(make(service, pages, request, state, around.clone()));
+                    Making { future: Some(making), around }.await
                 }
-                Start::Go(state) => make(service, pages, request, state).await,
             }
         })
+    }
+}
+
+/// A page in the making. If its client goes away, it is made all the same where others may wait for it.
+struct Making<F: Future + 'static> {
+    future: Option<Pin<Box<F>>>,
+    around: Around,
+}
+
+impl<F: Future + 'static> Future for Making<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        let polled = future.as_mut().poll(context);
+        if polled.is_ready() {
+            self.future = None;
+        }
+        polled
+    }
+}
+
+impl<F: Future + 'static> Drop for Making<F> {
+    fn drop(&mut self) {
+        // A view that panicked has come to its end; there is nothing to go on with.
+        if let Some(future) = self.future.take()
+            && self.around.is_awaited()
+            && !std::thread::panicking()
+        {
+            rt::spawn(future);
+        }
     }
 }
 
@@ -251,6 +278,7 @@ async fn make<S, B>(
     pages: Rc<Pages>,
     mut request: ServiceRequest,
     mut state: State,
+    around: Around,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
@@ -263,7 +291,7 @@ where
         key = pending.key_in_making();
         stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
     }
-    let around = Around::new(Rc::clone(&pages), state);
+    around.set(state);
     request.extensions_mut().insert(around.clone());
     let made = match (fill::loading(service.call(request), key).await, around.take()) {
         (Ok(made), State::Open | State::Answered) => made.map_into_left_body(),
@@ -287,6 +315,7 @@ where
         }
         (Err(error), _) => return Err(error),
     };
+    around.is_done();
     invalidation::after(&pages, &made).await;
     Ok(made)
 }

@@ -1,7 +1,7 @@
 //! What the two middlewares share: the rules of an app, and looking a page up.
 
 use std::{
-    cell::{OnceCell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{BTreeSet, HashMap},
     fmt,
     net::IpAddr,
@@ -531,6 +531,7 @@ pub(super) struct Around(Rc<AroundInner>);
 struct AroundInner {
     pages: Rc<Pages>,
     state: RefCell<State>,
+    is_awaited: Cell<bool>,
 }
 
 /// How far the look-up of the current request is.
@@ -548,20 +549,9 @@ pub(super) enum State {
     Answered,
 }
 
-impl State {
-    /// Tells whether others may come to wait for the page that a request has made.
-    pub(super) fn may_be_waited_for(&self, method: &Method) -> bool {
-        match self {
-            State::Open => method == Method::GET,
-            State::Expected(pending) | State::Making(pending) => pending.loading.is_some(),
-            State::PassedBy(_) | State::Answered => false,
-        }
-    }
-}
-
 impl Around {
     pub(super) fn new(pages: Rc<Pages>, state: State) -> Self {
-        Around(Rc::new(AroundInner { pages, state: RefCell::new(state) }))
+        Around(Rc::new(AroundInner { pages, state: RefCell::new(state), is_awaited: Cell::new(false) }))
     }
 
     pub(super) fn pages(&self) -> Rc<Pages> {
@@ -573,7 +563,19 @@ impl Around {
     }
 
     pub(super) fn set(&self, state: State) {
+        if let State::Making(pending) = &state {
+            self.0.is_awaited.set(pending.loading.is_some());
+        }
         *self.0.state.borrow_mut() = state;
+    }
+
+    /// Tells whether others may be waiting for what is being made.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.0.is_awaited.get()
+    }
+
+    pub(super) fn is_done(&self) {
+        self.0.is_awaited.set(false);
     }
 }
 

@@ -518,3 +518,24 @@ async fn views_say_of_themselves_how_they_are_kept() {
     assert_eq!(v1(Method::PUT, &[("if-modified-since", "Thu, 01 Jan 2037 00:00:10 GMT")]).await.0, 200);
     assert_eq!(v1(Method::PUT, &[("if-match", "\"v1\"")]).await.0, 200);
 }
+
+#[actix_web::test]
+async fn a_view_whose_page_is_not_kept_ends_with_its_client() {
+    let (caches, _) = caches();
+    let ended = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ended);
+    let view = move || {
+        let ended = Arc::clone(&counted);
+        async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            ended.fetch_add(1, Ordering::SeqCst);
+            "made"
+        }
+    };
+    let app = App::new().route("/a", web::get().to(view)).wrap(PageCache::new(caches));
+    let app = init_service(app).await;
+    let request = TestRequest::with_uri("/a").insert_header(("host", "larder.test")).to_request();
+    assert!(tokio::time::timeout(Duration::from_millis(10), call_service(&app, request)).await.is_err());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(ended.load(Ordering::SeqCst), 0);
+}
