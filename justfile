@@ -29,9 +29,9 @@ check: (system-packages "build")
     @command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; run: cargo install --locked cargo-deny"; exit 1; }
     cargo deny check bans licenses sources
 
-# Measure hits against a raw handler; LARDER_BENCH_SECONDS and LARDER_BENCH_ROUNDS say how long
-bench: (system-packages "build" "test" "bench")
-    cargo bench --package larder-cache --all-features --bench bench
+# Measure hits against a raw handler: just bench, or just bench --check to fail where too little is reached
+bench *arguments: (system-packages "build" "test" "bench")
+    cargo bench --package larder-cache --all-features --bench bench -- {{ arguments }}
 
 # Format the code
 format:
