@@ -472,7 +472,10 @@ impl Search {
     async fn run(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Self {
         let key = id.key();
         let found = cache.find(&key).await.ok();
-        let Some((list, seen)) = list(found.as_ref()) else { return Search::new(id, key, found, None) };
+        let (list, seen) = match Search::first(id, key, found) {
+            Ok(search) => return search,
+            Err(varies) => varies,
+        };
         let key = id.variant_key(&list, headers);
         let found = cache.find(&key).await.ok();
         Search::new(id, key, found, Some((list, seen)))
@@ -482,14 +485,38 @@ impl Search {
     fn at_once(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Option<Self> {
         let key = id.key();
         let found = cache.find_at_once(&key)?;
-        let Some((list, seen)) = list(Some(&found)) else { return Some(Search::new(id, key, Some(found), None)) };
+        let (list, seen) = match Search::first(id, key, Some(found)) {
+            Ok(search) => return Some(search),
+            Err(varies) => varies,
+        };
         let key = id.variant_key(&list, headers);
         let found = cache.find_at_once(&key)?;
         Some(Search::new(id, key, Some(found), Some((list, seen))))
     }
 
+    /// Ends with what stands under the address, unless that is a list that leads on to a variant.
+    fn first(id: &PageId, key: Key<'static>, found: Option<Found>) -> std::result::Result<Self, (VaryList, Value)> {
+        let stored = read(found.as_ref());
+        let is_stale = found.as_ref().is_some_and(Found::is_stale);
+        match (stored, found.as_ref().and_then(|found| found.seen.as_ref())) {
+            (Some(Stored::Varies(list)), Some(seen)) if !is_stale => Err((list, seen.clone())),
+            (stored, _) => Ok(Search::read_as(id, key, found, stored, None)),
+        }
+    }
+
     fn new(id: &PageId, key: Key<'static>, found: Option<Found>, varies: Option<(VaryList, Value)>) -> Self {
-        let page = match read(found.as_ref()) {
+        let stored = read(found.as_ref());
+        Search::read_as(id, key, found, stored, varies)
+    }
+
+    fn read_as(
+        id: &PageId,
+        key: Key<'static>,
+        found: Option<Found>,
+        stored: Option<Stored>,
+        varies: Option<(VaryList, Value)>,
+    ) -> Self {
+        let page = match stored {
             // A page that was stored before its rule said what it varies by is nobody's.
             Some(Stored::Page(page)) if varies.is_some() || !id.has_declared() => Some(page),
             _ => None,
@@ -506,14 +533,6 @@ impl Search {
             EntryState::Missing(_) => None,
         };
         cache.blocking().count(&self.key, found, hit.filter(|_| is_hit), has_waited);
-    }
-}
-
-/// Returns the list of what a page varies by, and the entry that it stands in.
-fn list(found: Option<&Found>) -> Option<(VaryList, Value)> {
-    match read(found.filter(|found| !found.is_stale()))? {
-        Stored::Varies(list) => Some((list, found?.seen.clone()?)),
-        Stored::Page(_) => None,
     }
 }
 
