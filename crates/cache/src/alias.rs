@@ -6,6 +6,8 @@
 mod find;
 mod note;
 mod ticket;
+#[cfg(feature = "page")]
+mod watched;
 
 use std::{
     collections::BTreeSet,
@@ -13,6 +15,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "page")]
+pub(crate) use self::watched::{Grounds, Watched};
 pub(crate) use self::{
     find::{Copies, Found, Hit, State},
     note::Notes,
@@ -306,7 +310,7 @@ impl Alias {
         let result = self.tell_of_tags(names);
         match &result {
             Ok(()) => self.note_tags(names, cause),
-            Err(_) => self.half_told().extend(names.iter().cloned()),
+            Err(_) => self.tell_half(names)?,
         }
         for name in names {
             let key = Key::tag(name);
@@ -321,6 +325,16 @@ impl Alias {
             }
         }
         result
+    }
+
+    /// Takes none of these tags for what it was. Their copies are forgotten once more, because somebody may have looked
+    /// them up since.
+    fn tell_half(&self, names: &[String]) -> Result<()> {
+        self.half_told().extend(names.iter().cloned());
+        if let Some(near) = &self.near {
+            self.tag_keys(names.iter().map(String::as_str))?.iter().for_each(|key| near.forget(key));
+        }
+        Ok(())
     }
 
     /// The mark goes first: a load that sees the new version of a tag must also see that some tag was invalidated.

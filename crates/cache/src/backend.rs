@@ -13,6 +13,7 @@ pub mod locmem;
 pub mod memcached;
 pub(crate) mod near;
 mod options;
+pub mod watch;
 
 pub use options::{DEFAULT_CULL_FREQUENCY, DEFAULT_MAX_ENTRIES, Options};
 
@@ -20,6 +21,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use self::watch::Watch;
 use crate::{
     error::{Error, Result},
     timeout::Expiry,
@@ -256,6 +258,12 @@ pub trait Backend: Send + Sync + fmt::Debug + 'static {
     fn part_of(&self, key: &str) -> usize {
         let _ = key;
         0
+    }
+
+    /// Begins to watch keys, if this store lies in this process's memory and counts what changes in it. Then what was read
+    /// once need not be read again until something changed.
+    fn watch(&self) -> Option<Watch> {
+        None
     }
 
     /// Does what nobody waits for, such as delivering invalidations that failed. Called about once a second, on a thread

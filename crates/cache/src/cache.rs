@@ -27,6 +27,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "page")]
+use crate::alias::Watched;
 use crate::{
     alias::{Alias, Copies, Found},
     backend::{Capabilities, Stats},
@@ -407,6 +409,12 @@ impl Cache {
             Copies::Will => self.blocking.find_copy(key).ok().flatten(),
             Copies::WillNot => None,
         }
+    }
+
+    /// Finds a fresh entry that lies in this process's memory, and tells what that rests on.
+    #[cfg(feature = "page")]
+    pub(crate) fn find_watched(&self, key: &Key<'_>) -> Option<Watched> {
+        self.blocking.find_watched(key).ok().flatten()
     }
 
     /// Looks up where the caller stands if that is in memory: the way of most hits.

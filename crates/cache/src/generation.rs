@@ -71,6 +71,12 @@ impl Generations {
         (self.millis(Instant::now()) < until).then(|| part.generation.load(Ordering::Relaxed))
     }
 
+    /// Returns until when the generation of a part is believed.
+    #[cfg(feature = "page")]
+    pub(crate) fn believed_until(&self, part: usize) -> Instant {
+        self.since + Duration::from_millis(self.part(part).until.load(Ordering::Acquire))
+    }
+
     /// Returns the key of a part's generation.
     pub(crate) fn key(&self, part: usize) -> &str {
         &self.part(part).key

@@ -50,6 +50,7 @@ mod collect;
 mod headers;
 mod invalidation;
 mod key;
+mod memo;
 mod page_cache;
 mod pages;
 mod pending;

@@ -110,6 +110,14 @@ impl Expiry {
         matches!(self, Expiry::At(moment) if moment <= now)
     }
 
+    /// Returns whichever comes first.
+    pub(crate) fn or_earlier(self, other: Expiry) -> Self {
+        match (self, other) {
+            (Expiry::At(one), Expiry::At(other)) => Expiry::At(one.min(other)),
+            (Expiry::Never, moment) | (moment, Expiry::Never) => moment,
+        }
+    }
+
     /// Returns the time left at `now`; `None` if the value does not expire.
     pub fn remaining(self, now: Timestamp) -> Option<Duration> {
         match self {

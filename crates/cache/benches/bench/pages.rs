@@ -8,7 +8,7 @@ use crate::{number, report::Report, server::Server};
 
 const VARIANTS: [&str; 5] = ["locmem", "memcached", "near", "file", "database"];
 
-const PAGES: usize = 10_000;
+pub(crate) const PAGES: usize = 10_000;
 
 /// What the framework sends with every answer, the raw handler's too.
 const OWN_FIELDS: [&str; 3] = ["content-length", "connection", "date"];
@@ -25,7 +25,8 @@ function request() return requests[math.random(PAGES)] end
 pub(crate) struct Servers {
     raw: Server,
     one_page: Vec<(&'static str, Server)>,
-    many_pages: Option<Server>,
+    /// Those with many pages.
+    many: Vec<(&'static str, Server)>,
     script: PathBuf,
     _folder: TempDir,
 }
@@ -39,7 +40,7 @@ impl Servers {
         let example = Server::start("locmem", memcached);
         example.get(&["/"]);
         let fields = fields(&example.get(&["/"]));
-        let raw = Server::start_raw(&fields);
+        let raw = Server::start_plain("raw", &fields);
         let names = |server: &Server| names(&server.get(&["/"]));
         let started = |variant, paths: &[String]| {
             let server = Server::start(variant, memcached);
@@ -53,8 +54,14 @@ impl Servers {
         let wanted = VARIANTS.into_iter().filter(|variant| report.wants(variant));
         let one_page = wanted.map(|variant| (variant, started(variant, &[]))).collect();
         let paths: Vec<String> = (1..=PAGES).map(|page| format!("/{page}")).collect();
-        let many_pages = report.wants("locmem-many").then(|| started("locmem-many", &paths));
-        Servers { raw, one_page, many_pages, script, _folder: folder }
+        let mut many = Vec::new();
+        if report.wants("locmem-many") {
+            many.push(("locmem-many", started("locmem-many", &paths)));
+        }
+        if report.wants("locmem-many-by-hand") {
+            many.push(("locmem-many-by-hand", Server::start_plain("map", &fields)));
+        }
+        Servers { raw, one_page, many, script, _folder: folder }
     }
 
     /// Measures each variant once, each between two measurements of the raw handler.
@@ -67,11 +74,13 @@ impl Servers {
             report.add(variant, || here / f64::midpoint(before, after));
             before = after;
         }
-        if let Some(server) = &self.many_pages {
-            let script = self.script.to_string_lossy();
-            let rate = |server: &Server| server.rate("/", &["-c32", &seconds, "-s", &script]);
-            let (before, here, after) = (rate(&self.raw), rate(server), rate(&self.raw));
-            report.add("locmem-many", || here / f64::midpoint(before, after));
+        let script = self.script.to_string_lossy();
+        let rate = |server: &Server| server.rate("/", &["-c32", &seconds, "-s", &script]);
+        let mut before = if self.many.is_empty() { 0.0 } else { rate(&self.raw) };
+        for (variant, server) in &self.many {
+            let (here, after) = (rate(server), rate(&self.raw));
+            report.add(variant, || here / f64::midpoint(before, after));
+            before = after;
         }
     }
 }

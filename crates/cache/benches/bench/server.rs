@@ -1,6 +1,7 @@
 //! The servers that are measured: what a child process runs, and how its parent asks it.
 
 use std::{
+    collections::HashMap,
     env,
     future::ready,
     io::{self, BufRead, BufReader, Read, Write},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use actix_web::{
-    App, HttpResponse, HttpServer,
+    App, HttpRequest, HttpResponse, HttpServer,
     dev::{Server as Running, ServerHandle},
     http::header::{HeaderName, HeaderValue},
     rt, web,
@@ -26,7 +27,7 @@ use larder_cache::{
     settings::{AliasSettings, NearSettings},
 };
 
-use crate::body;
+use crate::{body, pages::PAGES};
 
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -43,6 +44,7 @@ pub(crate) fn serve(variant: &str, memcached: &str, fields: &[&str]) {
         .block_on(async {
             let server = match variant {
                 "raw" => run_raw(listener, fields),
+                "map" => run_map(listener, fields),
                 "cold" | "cold-shared" => run_slow(listener, caches(variant, memcached, folder.path())),
                 _ => run_pages(listener, caches(variant, memcached, folder.path())),
             };
@@ -58,6 +60,15 @@ fn run_raw(listener: TcpListener, fields: &[&str]) -> Running {
     // Not under a pattern for all paths: matching that costs more than the handler, and flatters the cache.
     let answer = || web::get().to(answer_raw);
     let app = move || App::new().app_data(raw.clone()).route("/", answer()).default_service(answer());
+    HttpServer::new(app).workers(1).listen(listener).unwrap().run()
+}
+
+/// As many different pages as are measured, in a map that nothing ever leaves.
+fn run_map(listener: TcpListener, fields: &[&str]) -> Running {
+    let pages: HashMap<String, web::Bytes> =
+        (1..=PAGES).map(|page| (format!("/{page}"), web::Bytes::from(body()))).collect();
+    let map = web::Data::new((pages, fields.iter().map(|field| parse(field)).collect::<Fields>()));
+    let app = move || App::new().app_data(map.clone()).default_service(web::get().to(answer_from_map));
     HttpServer::new(app).workers(1).listen(listener).unwrap().run()
 }
 
@@ -117,8 +128,10 @@ fn caches(variant: &str, memcached: &str, folder: &Path) -> Caches {
 /// What the raw handler answers with, as ready as a handler can have it.
 struct Raw {
     page: web::Bytes,
-    fields: Vec<(HeaderName, HeaderValue)>,
+    fields: Fields,
 }
+
+type Fields = Vec<(HeaderName, HeaderValue)>;
 
 fn parse(field: &str) -> (HeaderName, HeaderValue) {
     let (name, value) = field.split_once(": ").unwrap();
@@ -126,11 +139,20 @@ fn parse(field: &str) -> (HeaderName, HeaderValue) {
 }
 
 async fn answer_raw(raw: web::Data<Raw>) -> HttpResponse {
+    answer_with(&raw.fields, raw.page.clone())
+}
+
+async fn answer_from_map(request: HttpRequest, map: web::Data<(HashMap<String, web::Bytes>, Fields)>) -> HttpResponse {
+    let page = map.0.get(request.path()).cloned();
+    page.map_or_else(|| HttpResponse::Ok().body(body()), |page| answer_with(&map.1, page))
+}
+
+fn answer_with(fields: &Fields, page: web::Bytes) -> HttpResponse {
     let mut answer = HttpResponse::Ok();
-    for (name, value) in &raw.fields {
+    for (name, value) in fields {
         answer.insert_header((name.clone(), value.clone()));
     }
-    answer.body(raw.page.clone())
+    answer.body(page)
 }
 
 async fn answer_slowly(calls: web::Data<AtomicUsize>) -> HttpResponse {
@@ -155,9 +177,10 @@ impl Server {
         Self::run(&["serve", variant, &memcached.address])
     }
 
-    pub(crate) fn start_raw(fields: &[String]) -> Self {
+    /// Starts what knows no cache: `raw` or `map`.
+    pub(crate) fn start_plain(variant: &str, fields: &[String]) -> Self {
         let fields = fields.iter().map(String::as_str);
-        Self::run(&["serve", "raw", "-"].into_iter().chain(fields).collect::<Vec<_>>())
+        Self::run(&["serve", variant, "-"].into_iter().chain(fields).collect::<Vec<_>>())
     }
 
     pub(crate) fn start_memcached() -> Self {

@@ -20,7 +20,10 @@ use std::{
     },
 };
 
-use super::{Backend, Capabilities, Entry, Options, Sharing, Stats, Value};
+use super::{
+    Backend, Capabilities, Entry, Options, Sharing, Stats, Value,
+    watch::{Changes, Watch, spread},
+};
 use crate::{
     clock::Timestamp,
     error::{Error, Result},
@@ -61,6 +64,7 @@ struct Store {
     /// Counts uses; the smallest stamps are the least recently used.
     uses: AtomicU64,
     culling: Mutex<()>,
+    changes: Changes,
     options: Options,
     max_bytes: usize,
 }
@@ -111,6 +115,7 @@ impl Locmem {
             bytes: AtomicUsize::new(0),
             uses: AtomicU64::new(0),
             culling: Mutex::new(()),
+            changes: Changes::new(),
             options,
             max_bytes,
         }))
@@ -131,11 +136,8 @@ impl Locmem {
 }
 
 impl Store {
-    /// The end of a key is where keys differ.
     fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
-        let tail = key.as_bytes().iter().rev().take(8);
-        let spread = tail.fold(0usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
-        lock(&self.shards[spread % SHARDS])
+        lock(&self.shards[spread(key) % SHARDS])
     }
 
     fn next_use(&self) -> u64 {
@@ -156,6 +158,7 @@ impl Store {
                 shard.insert(key.into(), slot);
             }
         }
+        self.changes.count(key);
     }
 
     fn take(&self, shard: &mut Shard, key: &str) -> Option<Entry> {
@@ -170,6 +173,7 @@ impl Store {
             lock(shard).retain(|key, slot| {
                 let kept = keep(slot);
                 if !kept {
+                    self.changes.count(key);
                     self.entries.fetch_sub(1, Ordering::Relaxed);
                     self.bytes.fetch_sub(slot.bytes(key), Ordering::Relaxed);
                 }
@@ -251,6 +255,7 @@ impl Backend for Locmem {
         let Some(slot) = shard.get_mut(key) else { return Ok(None) };
         if slot.entry.expiry.has_passed(now) {
             self.0.take(&mut shard, key);
+            self.0.changes.count(key);
             return Ok(None);
         }
         slot.used = self.0.next_use();
@@ -312,13 +317,17 @@ impl Backend for Locmem {
         let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
         let touched = live(&mut shard, key, now).map(|slot| slot.entry.expiry = expiry);
+        self.0.changes.count(key);
         Ok(touched.is_some())
     }
 
     fn delete(&self, key: &str) -> Result<bool> {
         let now = self.0.options.clock.now();
         let mut shard = self.0.shard(key);
-        Ok(self.0.take(&mut shard, key).is_some_and(|entry| !entry.expiry.has_passed(now)))
+        let taken = self.0.take(&mut shard, key);
+        // Also one that was not there: a watch may stand for something of that name elsewhere.
+        self.0.changes.count(key);
+        Ok(taken.is_some_and(|entry| !entry.expiry.has_passed(now)))
     }
 
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
@@ -328,12 +337,18 @@ impl Backend for Locmem {
         let sum = slot.entry.value.counted(key, delta)?;
         slot.entry.value = Value::Integer(sum);
         slot.used = self.0.next_use();
+        self.0.changes.count(key);
         Ok(Some(sum))
     }
 
     fn clear(&self) -> Result<()> {
         self.0.keep_only(|_| false);
+        self.0.changes.count_all();
         Ok(())
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        Some(self.0.changes.watch())
     }
 
     fn stats(&self) -> Result<Stats> {

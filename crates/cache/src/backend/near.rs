@@ -15,7 +15,7 @@ use std::{
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use super::{Backend, Capabilities, Changed, Entry, Options, Replacement, Stats, Value, locmem::Locmem};
+use super::{Backend, Capabilities, Changed, Entry, Options, Replacement, Stats, Value, locmem::Locmem, watch::Watch};
 use crate::{
     clock::{Clock, Timestamp},
     error::Result,
@@ -74,6 +74,11 @@ impl Near {
         self.copies.get(key).ok().flatten()
     }
 
+    /// Begins to watch copies, which may only be such that need not be checked.
+    pub(crate) fn watch(&self) -> Option<Watch> {
+        self.copies.watch().filter(|_| !self.is_checked())
+    }
+
     /// Notes the moment from which on what is read may be copied.
     pub(crate) fn begin(&self) -> Begun {
         Begun { at: self.clock.now(), changes: self.changes.load(Ordering::SeqCst) }
@@ -81,12 +86,8 @@ impl Near {
 
     /// Copies what was read, for as long as the bound allows since the read began.
     pub(crate) fn copy(&self, begun: Begun, key: &str, entry: &Entry) {
-        let bound = begun.at.saturating_add(self.bound);
-        let until = match entry.expiry {
-            Expiry::At(end) => end.min(bound),
-            Expiry::Never => bound,
-        };
-        self.put(begun, key, &entry.value, Expiry::At(until));
+        let bound = Expiry::At(begun.at.saturating_add(self.bound));
+        self.put(begun, key, &entry.value, entry.expiry.or_earlier(bound));
     }
 
     fn put(&self, begun: Begun, key: &str, value: &Value, until: Expiry) {

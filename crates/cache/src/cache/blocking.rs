@@ -6,6 +6,8 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{as_hit, into_bytes, negated, owned};
+#[cfg(feature = "page")]
+use crate::alias::Watched;
 use crate::{
     alias::{Alias, Copies, Found, Hit, Keep},
     backend::Stats,
@@ -361,6 +363,18 @@ impl BlockingCache {
         }
     }
 
+    /// Takes note of a decision about a key.
+    #[cfg(feature = "page")]
+    pub(crate) fn note(&self, key: &Key<'_>, what: What<'_>) {
+        self.journal().note(key, what);
+    }
+
+    /// Tells whether somebody wants to know how long a look into this process's memory takes.
+    #[cfg(feature = "page")]
+    pub(crate) fn times_look_ups(&self) -> bool {
+        self.journal().times_look_ups(false)
+    }
+
     /// Counts a look that a caller takes who may load: a hit with what may be used, or, the first time, a miss.
     #[cfg(any(feature = "page", feature = "template"))]
     pub(crate) fn count(&self, key: &Key<'_>, found: &Found, usable: Option<&Hit>, has_waited: bool) {
@@ -415,6 +429,14 @@ impl BlockingCache {
 
     pub(super) fn find_copy(&self, key: &Key<'_>) -> Result<Option<Found>> {
         self.alias.find_copy(key, self.key_version())
+    }
+
+    #[cfg(feature = "page")]
+    pub(super) fn find_watched(&self, key: &Key<'_>) -> Result<Option<Watched>> {
+        match Copies::for_caller() {
+            Copies::Will => self.alias.find_watched(key, self.key_version()),
+            Copies::WillNot => Ok(None),
+        }
     }
 
     #[cfg(feature = "page")]

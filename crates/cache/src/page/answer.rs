@@ -49,14 +49,15 @@ impl Asked {
     }
 
     /// Answers with a stored page.
-    pub(super) fn answer(&self, page: StoredPage, now: Timestamp) -> HttpResponse {
+    pub(super) fn answer(&self, page: &StoredPage, now: Timestamp) -> HttpResponse {
         let mut answer = HttpResponse::with_body(page.status, ());
-        *answer.headers_mut() = page.fields;
-        answer.headers_mut().insert(AGE, response::number("", page.freshness.age(now).as_secs()));
-        self.answer_made(answer, page.body)
+        let headers = answer.headers_mut();
+        page.fields.iter().for_each(|(name, value)| headers.append(name.clone(), value.clone()));
+        headers.insert(AGE, response::number("", page.freshness.age(now).as_secs()));
+        self.answer_made(answer, page.body.clone())
     }
 
-    /// Answers with a page that was made just now and is stored.
+    /// Answers with the fields and the body of a page.
     pub(super) fn answer_made(&self, mut answer: HttpResponse<()>, body: Bytes) -> HttpResponse {
         // RFC 9110, section 13.2.1: conditions are for answers that would be successes.
         if !answer.status().is_success() || !self.wants_anything {

@@ -46,11 +46,15 @@ pub(super) struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Tells whether more than the address tells pages apart, whatever their answers say.
+    pub(super) fn has_declared(&self, headers: &HeaderMap) -> bool {
+        let is_forwarded = || self.forwarded && FORWARDED_FIELDS.iter().any(|name| headers.contains_key(name));
+        !self.vary_on_headers.is_empty() || !self.vary_on_cookies.is_empty() || self.vary_on.is_some() || is_forwarded()
+    }
+
     fn declared(&self, request: &ServiceRequest) -> Option<[u8; 32]> {
         let headers = request.headers();
-        let is_forwarded = self.forwarded && FORWARDED_FIELDS.iter().any(|name| headers.contains_key(name));
-        let has_none = self.vary_on_headers.is_empty() && self.vary_on_cookies.is_empty() && self.vary_on.is_none();
-        if has_none && !is_forwarded {
+        if !self.has_declared(headers) {
             return None;
         }
         let mut hasher = Sha256::new();
@@ -73,7 +77,7 @@ impl Parts<'_> {
 
     /// Returns path and query as far as they count, as they were sent.
     pub(super) fn target<'u>(&self, uri: &'u Uri) -> Cow<'u, str> {
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = target(uri);
         let Some(query) = uri.query() else { return Cow::Borrowed(target) };
         match query::kept(query, self.ignored, self.only) {
             Cow::Borrowed(_) => Cow::Borrowed(target),
@@ -81,6 +85,11 @@ impl Parts<'_> {
             Cow::Owned(kept) => Cow::Owned(format!("{}?{kept}", uri.path())),
         }
     }
+}
+
+/// Returns path and query as they were sent.
+pub(super) fn target(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// The identity of a page without the headers it varies by.
@@ -112,6 +121,11 @@ impl PageId {
         PageId { label: target.to_owned(), hasher, declared: None }
     }
 
+    /// Returns path and query as far as they count.
+    pub(super) fn target(&self) -> &str {
+        &self.label
+    }
+
     /// Tells whether the page has variants, whatever its answers say.
     pub(super) fn has_declared(&self) -> bool {
         self.declared.is_some()
@@ -119,7 +133,12 @@ impl PageId {
 
     /// Returns the key of the page, or of the list of headers it varies by.
     pub(super) fn key(&self) -> Key<'static> {
-        Key::digested(Kind::Page, self.label.clone(), self.hasher.clone().finalize().into())
+        Key::digested(Kind::Page, self.label.clone(), self.digest())
+    }
+
+    /// Returns what stands for the page in its key.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.hasher.clone().finalize().into()
     }
 
     /// Returns the key of the variant for these request headers.

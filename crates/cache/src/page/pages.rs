@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::{
@@ -16,7 +16,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+        header::{AUTHORIZATION, HeaderMap, HeaderName},
     },
 };
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use bytes::Bytes;
 use super::{
     answer::Asked,
     key::{PageId, Parts, VaryOn},
+    memo::{self, Asking, Memo},
     pending::Pending,
     policy::{
         Bypass, Forward, PageOutcome,
@@ -36,13 +37,15 @@ use super::{
 };
 use crate::{
     BlockingCache, Cache, Caches, DEFAULT_MAX_WAIT, Key,
-    alias::{Basis, Found, State as EntryState},
+    alias::{Basis, Found, Grounds, State as EntryState, Watched},
     backend::Value,
     cache::{Patience, Queue, Step, into_bytes},
     error::Result,
+    fill,
+    timeout::Expiry,
 };
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// How many paths a worker remembers the rule of.
 const MAX_KNOWN_PATHS: usize = 10_000;
@@ -169,6 +172,7 @@ pub(super) struct Pages {
     default_rule: Option<Rc<Rule>>,
     /// Which rule the view of a path has: only views know, so the first request for a path asks its view.
     known: RefCell<HashMap<String, Known>>,
+    memo: RefCell<Memo>,
 }
 
 /// What a worker knows of a path.
@@ -205,36 +209,68 @@ impl Pages {
         if let Some(rule) = &default_rule {
             rule.register();
         }
-        Pages { caches, site, default_rule, known: RefCell::default() }
+        Pages { caches, site, default_rule, known: RefCell::default(), memo: RefCell::new(Memo::new()) }
     }
 
     /// Answers a request with a fresh page, if that can be done at once: no store has to be waited for, and the client asks
     /// for nothing in particular. Most hits come this way, and most of what is decided elsewhere need not be decided here.
     pub(super) fn hit(&self, request: &ServiceRequest) -> Option<HttpResponse> {
+        if RequestDirectives::of(request.headers()) != RequestDirectives::default() {
+            return None;
+        }
+        let asking = Asking::of(request)?;
+        self.at_hand(request, asking).or_else(|| self.find_at_once(request, asking))
+    }
+
+    /// Answers with a page that this worker has at hand.
+    fn at_hand(&self, request: &ServiceRequest, asking: Asking<'_>) -> Option<HttpResponse> {
+        let mut memo = self.memo.borrow_mut();
+        let (ready, ages) = memo.find(asking)?;
+        let cache = self.may_find(request, ready.rule())?;
+        let started = cache.blocking().times_look_ups().then(Instant::now);
+        let now = cache.now();
+        let tells_more =
+            self.parts(ready.rule(), self.is_trusted(ready.rule(), request)).has_declared(request.headers());
+        if tells_more || !ready.is_good(now) || fill::is_loading_any() {
+            return None;
+        }
+        ready.count(cache, asking, started);
+        let (answer, outcome) = ready.answer(&Asked::of(request.method(), request.headers()), ages, now);
+        request.extensions_mut().insert(outcome);
+        Some(answer)
+    }
+
+    /// Answers with a page that can be found without waiting for a store, and has it at hand from now on.
+    fn find_at_once(&self, request: &ServiceRequest, asking: Asking<'_>) -> Option<HttpResponse> {
         let known = self.known.borrow();
         let rule = match known.get(request.path()) {
             Some(Known::Rule(rule)) => rule,
             _ => self.default_rule.as_ref()?,
         };
-        let headers = request.headers();
-        request::may_use_cache(request.method(), headers, self.request_rules(rule)).ok()?;
-        if RequestDirectives::of(headers) != RequestDirectives::default() {
-            return None;
-        }
-        let cache = self.cache_of(rule).ok()?;
+        let cache = self.may_find(request, rule)?;
         let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
-        let search = Search::at_once(cache, &id, headers)?;
+        let (mut search, grounds) = Search::at_once(cache, &id, request.headers())?;
         let now = cache.now();
-        let is_fresh = |page: &StoredPage| page.freshness.reuse(RequestDirectives::default(), now) == Reuse::Fresh;
-        if search.is_expired || !search.page.as_ref().is_some_and(is_fresh) {
-            return None;
-        }
+        let page = search.page.take().filter(|page| !search.is_expired && page.freshness.is_fresh(now))?;
         search.count(cache, true, false);
-        let page = search.page?;
+        let mut answer = Asked::of(request.method(), request.headers()).answer(&page, now);
         let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
-        let mut answer = Asked::of(request.method(), headers).answer(page, now);
         self.announce(request.request(), answer.headers_mut(), outcome);
+        // What is found by another address than it was asked for, or by more than that, is looked up each time.
+        let is_plain = id.target() == asking.target && !id.has_declared();
+        if let (Some((grounds, until)), Some(EntryState::Fresh(hit)), true) =
+            (grounds, search.found.map(|found| found.state), is_plain)
+        {
+            let found = memo::Found { rule: Rc::clone(rule), digest: id.digest(), hit, page, grounds, until };
+            self.memo.borrow_mut().keep(asking, found);
+        }
         Some(answer)
+    }
+
+    /// Returns the cache of a rule, if a request may be answered from it.
+    fn may_find<'r>(&'r self, request: &ServiceRequest, rule: &'r Rule) -> Option<&'r Cache> {
+        request::may_use_cache(request.method(), request.headers(), self.request_rules(rule)).ok()?;
+        self.cache_of(rule).ok()
     }
 
     fn request_rules<'r>(&'r self, rule: &'r Rule) -> RequestRules<'r> {
@@ -283,17 +319,25 @@ impl Pages {
     /// Remembers the rule of the view that answers a path.
     pub(super) fn learn(&self, request: &ServiceRequest, rule: &Rc<Rule>) {
         let mut known = self.known.borrow_mut();
+        let path = request.path();
+        match known.get(path) {
+            Some(Known::Mixed) => return,
+            Some(Known::Rule(old)) if Rc::ptr_eq(old, rule) => return,
+            _ => {}
+        }
         if known.len() >= MAX_KNOWN_PATHS {
             known.retain(|_, known| matches!(known, Known::Mixed));
         }
-        if !matches!(known.get(request.path()), Some(Known::Mixed)) && known.len() < MAX_KNOWN_PATHS {
-            known.insert(request.path().to_owned(), Known::Rule(Rc::clone(rule)));
+        if known.len() < MAX_KNOWN_PATHS {
+            known.insert(path.to_owned(), Known::Rule(Rc::clone(rule)));
         }
+        self.memo.borrow_mut().forget(path);
     }
 
     /// Remembers that a path with a rule was answered by something without one.
     pub(super) fn learn_mixed(&self, request: &HttpRequest) {
         self.known.borrow_mut().insert(request.path().to_owned(), Known::Mixed);
+        self.memo.borrow_mut().forget(request.path());
     }
 
     /// Tells whether what a request says of the proxies before it reaches the view, and then tells pages apart. A gateway
@@ -341,7 +385,7 @@ impl Pages {
             });
             let is_hit = matches!(reuse, Some(Reuse::Fresh | Reuse::Stale | Reuse::Renew));
             search.count(&cache, is_hit, queue.is_some());
-            let answer = |page: StoredPage, has_waited: bool| {
+            let answer = |page: &StoredPage, has_waited: bool| {
                 let ttl = page.freshness.ttl(now);
                 let mut answer = Asked::of(request.method(), headers).answer(page, now);
                 let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
@@ -358,7 +402,7 @@ impl Pages {
             let stale = match search.page {
                 Some(page) if is_hit && !(renews && is_wanted) => {
                     queue.iter_mut().for_each(Queue::leave);
-                    return LookedUp::Page(answer(page, queue.is_some()));
+                    return LookedUp::Page(answer(&page, queue.is_some()));
                 }
                 stale => stale,
             };
@@ -390,7 +434,7 @@ impl Pages {
             match (step, usable) {
                 (Step::Look, _) => {}
                 (Step::Load(loading), usable) => {
-                    let renewed = usable.filter(|_| renews).map(|page| answer(page.clone(), false));
+                    let renewed = usable.filter(|_| renews).map(|page| answer(page, false));
                     pending.loading = Some((loading, Basis::default()));
                     match renewed {
                         Some(answer) => return LookedUp::Renew(answer, Box::new(pending)),
@@ -398,7 +442,7 @@ impl Pages {
                     }
                 }
                 // Somebody makes it anew, failed to just now, or nobody could keep it.
-                (_, Some(page)) => return LookedUp::Page(answer(page.clone(), false)),
+                (_, Some(page)) => return LookedUp::Page(answer(page, false)),
                 _ => break pending,
             }
         };
@@ -407,9 +451,7 @@ impl Pages {
 
     /// Says in the response and in the extensions of the request what became of it.
     pub(super) fn announce(&self, request: &HttpRequest, headers: &mut HeaderMap, outcome: PageOutcome) {
-        if let Ok(status) = HeaderValue::try_from(outcome.cache_status(self.site.debug)) {
-            headers.append(CACHE_STATUS, status);
-        }
+        headers.append(CACHE_STATUS, outcome.field(self.site.debug));
         request.extensions_mut().insert(outcome);
     }
 
@@ -481,17 +523,20 @@ impl Search {
         Search::new(id, key, found, Some((list, seen)))
     }
 
-    /// Does the same if nothing has to be waited for.
-    fn at_once(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Option<Self> {
+    /// Does the same if nothing has to be waited for. Tells what a page that has no variants rests on, if that is known.
+    fn at_once(cache: &Cache, id: &PageId, headers: &HeaderMap) -> Option<(Self, Option<(Grounds, Expiry)>)> {
         let key = id.key();
-        let found = cache.find_at_once(&key)?;
+        let (found, grounds) = match cache.find_watched(&key) {
+            Some(Watched { found, grounds, until }) => (found, Some((grounds, until))),
+            None => (cache.find_at_once(&key)?, None),
+        };
         let (list, seen) = match Search::first(id, key, Some(found)) {
-            Ok(search) => return Some(search),
+            Ok(search) => return Some((search, grounds)),
             Err(varies) => varies,
         };
         let key = id.variant_key(&list, headers);
         let found = cache.find_at_once(&key)?;
-        Some(Search::new(id, key, Some(found), Some((list, seen))))
+        Some((Search::new(id, key, Some(found), Some((list, seen))), None))
     }
 
     /// Ends with what stands under the address, unless that is a list that leads on to a variant.

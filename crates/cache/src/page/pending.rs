@@ -139,11 +139,10 @@ impl Pending {
             return;
         }
         self.is_validating = true;
-        let stored = &page.fields;
-        if let Some(tag) = stored.get(ETAG).filter(|_| !page.is_tagged_here) {
+        if let Some(tag) = page.field(ETAG).filter(|_| !page.is_tagged_here) {
             request.headers_mut().insert(IF_NONE_MATCH, tag.clone());
         }
-        if let Some(date) = stored.get(LAST_MODIFIED) {
+        if let Some(date) = page.field(LAST_MODIFIED) {
             request.headers_mut().insert(IF_MODIFIED_SINCE, date.clone());
         }
     }
@@ -196,7 +195,7 @@ impl Pending {
         self.fail().await;
         let now = self.cache.now();
         let outcome = PageOutcome::StaleIfError { status: status.as_u16(), ttl: page.freshness.ttl(now) };
-        let mut answer = self.asked.answer(page, now);
+        let mut answer = self.asked.answer(&page, now);
         pages.announce(request, answer.headers_mut(), outcome);
         Some(answer)
     }
@@ -290,7 +289,9 @@ impl Pending {
     async fn revalidated(mut self, pages: &Pages, request: &HttpRequest, said: &HeaderMap) -> HttpResponse {
         let now = self.cache.now();
         let Some((page, _)) = self.stale.take() else { return HttpResponse::new(StatusCode::NOT_MODIFIED) };
-        let mut fields = page.fields.clone();
+        let mut head = HttpResponse::new(page.status).set_body(());
+        let fields = head.headers_mut();
+        page.fields.iter().for_each(|(name, value)| fields.append(name.clone(), value.clone()));
         let updated: Vec<&HeaderName> = said
             .keys()
             .filter(|name| conditional::is_updated_by_not_modified(name) && response::is_kept(name))
@@ -302,14 +303,12 @@ impl Pending {
         if !said.contains_key(DATE) {
             fields.insert(DATE, date_of(now));
         }
-        let mut head = HttpResponse::new(page.status).set_body(());
-        *head.headers_mut() = fields;
         let decided =
             self.freshness(pages, &head).and_then(|freshness| Ok((freshness, response::vary(head.headers())?)));
         let Ok((freshness, vary)) = decided else {
             self.give_up().await;
             let reason = decided.err().unwrap_or(NotStored::Store);
-            let mut answer = self.asked.answer(page, now);
+            let mut answer = self.asked.answer(&page, now);
             pages.announce(request, answer.headers_mut(), PageOutcome::NotStored { forward: self.forward, reason });
             return answer;
         };
@@ -320,7 +319,7 @@ impl Pending {
             Ok(()) => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
             Err(reason) => PageOutcome::NotStored { forward: Forward::Stale, reason },
         };
-        let mut answer = asked.answer(page, now);
+        let mut answer = asked.answer(&page, now);
         pages.announce(request, answer.headers_mut(), outcome);
         answer
     }

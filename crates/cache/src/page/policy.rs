@@ -11,6 +11,7 @@ pub mod targeted;
 
 use std::fmt;
 
+use actix_web::http::header::HeaderValue;
 pub use request::Bypass;
 pub use response::NotStored;
 
@@ -97,6 +98,14 @@ impl PageOutcome {
             PageOutcome::Bypass(reason @ Bypass::Method) => format!("{CACHE_NAME}; fwd=method{}", detail(reason)),
             PageOutcome::Bypass(reason) => format!("{CACHE_NAME}; fwd=bypass{}", detail(reason)),
         }
+    }
+}
+
+impl PageOutcome {
+    /// Returns it as a field.
+    pub(super) fn field(&self, debug: bool) -> HeaderValue {
+        // A reason is a word of ours or of the view's type; visible ASCII is always a valid value.
+        HeaderValue::try_from(self.cache_status(debug)).unwrap_or(HeaderValue::from_static(CACHE_NAME))
     }
 }
 

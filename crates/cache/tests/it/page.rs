@@ -574,3 +574,62 @@ async fn a_variant_made_before_its_prefix_was_cleared_is_not_served_after_it() {
     assert_eq!(body(&[("x-a", "2")]).await, "new");
     assert_eq!(body(&[("x-a", "1")]).await, "new");
 }
+
+/// Something that ends a page, and what it is called.
+type End = (&'static str, fn(&Caches, &PageCache, &ClockHand));
+
+#[actix_web::test]
+async fn a_page_that_a_worker_has_at_hand_ends_with_everything_that_ends_it_in_the_store() {
+    let ends: [End; 6] = [
+        ("tag", |caches, _, _| caches.default_cache().blocking().invalidate_tags(["object"]).unwrap()),
+        ("clear", |caches, _, _| caches.default_cache().blocking().clear().unwrap()),
+        ("prefix", |caches, _, _| caches.default_cache().blocking().clear_prefix().unwrap()),
+        ("purge", |_, pages, _| {
+            let purged = futures_util::FutureExt::now_or_never(pages.purge_url("http://larder.test/7?page=2"));
+            assert_eq!(purged.unwrap().unwrap(), 1);
+        }),
+        ("time", |_, _, hand| hand.advance(Duration::from_secs(300))),
+        ("culling", |caches, _, _| {
+            for number in 0..20_000 {
+                caches.default_cache().blocking().set(format!("key{number}"), &number, 300).unwrap();
+            }
+        }),
+    ];
+    for (name, end) in ends {
+        let (caches, hand) = caches();
+        let view = View::default();
+        let pages = PageCache::new(caches.clone());
+        let app = app!(view, cache_page(300).tags(|_| vec!["object".to_owned()]), pages.clone());
+        for round in 1..=3 {
+            for _ in 0..4 {
+                let page = get(&app, "/7?page=2", &[]).await;
+                assert_eq!(read_body(page).await, format!("/7?page=2 run {round}"), "{name}");
+            }
+            end(&caches, &pages, &hand);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_page_at_hand_is_not_for_those_who_may_not_have_it() {
+    let (caches, _hand) = caches();
+    let view = View::default();
+    let app = app!(view, cache_page(300), PageCache::new(caches));
+    for _ in 0..3 {
+        get(&app, "/", &[]).await;
+    }
+    assert_eq!(view.runs(), 1);
+    let others: [&[(&str, &str)]; 5] = [
+        &[("authorization", "Bearer 1")],
+        &[("cookie", "id=7")],
+        &[("content-length", "1")],
+        &[("if-match", "\"1\"")],
+        &[("host", "other.test")],
+    ];
+    for (runs, fields) in (2..).zip(others) {
+        let request = fields.iter().fold(TestRequest::with_uri("/"), |request, field| request.insert_header(*field));
+        let request = if fields[0].0 == "host" { request } else { request.insert_header(("host", "larder.test")) };
+        call_service(&app, request.to_request()).await;
+        assert_eq!(view.runs(), runs, "{fields:?}");
+    }
+}

@@ -56,6 +56,21 @@ impl Freshness {
         seconds(self.lifetime) - seconds(self.age(now))
     }
 
+    /// Tells whether it can be served as it is to whoever wants nothing in particular.
+    pub fn is_fresh(&self, now: Timestamp) -> bool {
+        self.reuse(RequestDirectives::default(), now) == Reuse::Fresh
+    }
+
+    /// Returns the moment since which it has its age.
+    pub fn born(&self) -> Timestamp {
+        self.stored_at.saturating_sub(self.initial_age)
+    }
+
+    /// Returns the moment from which on it is stale.
+    pub fn fresh_until(&self) -> Timestamp {
+        self.stored_at.saturating_add(self.lifetime.saturating_sub(self.initial_age))
+    }
+
     /// Decides what it is good for.
     ///
     /// # Examples
