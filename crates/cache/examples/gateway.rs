@@ -6,9 +6,9 @@
 //! ```
 //!
 //! What may be cached the origin says, by `Cache-Control`, `Expires` and `Vary`; answers that say nothing are kept for
-//! `--default-ttl`, by default not at all.
+//! `--default-ttl`, by default not at all, and never for requests with cookies.
 
-use std::{collections::HashMap, env, io};
+use std::{collections::HashMap, env, io, time::Duration};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -27,6 +27,7 @@ use larder_cache::{
 };
 use reqwest::{Client, redirect::Policy};
 
+const MAX_FORWARDS: HeaderName = HeaderName::from_static("max-forwards");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// Fields of one connection (RFC 9110, section 7.6.1). The servers at both ends write the length of the body anew.
@@ -54,18 +55,27 @@ fn listed<'v>(values: impl Iterator<Item = &'v [u8]>) -> Vec<String> {
 
 async fn pass_on(request: HttpRequest, body: web::Bytes, origin: web::Data<Origin>) -> actix_web::Result<HttpResponse> {
     let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-    let url = reqwest::Url::parse(&format!("{}{target}", origin.url)).map_err(ErrorBadGateway)?;
-    let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes()).map_err(ErrorBadGateway)?;
+    let url = reqwest::Url::parse(&format!("{}{target}", origin.url)).map_err(failed)?;
+    let method = reqwest::Method::from_bytes(request.method().as_str().as_bytes()).map_err(failed)?;
+    let hops = request.headers().get(MAX_FORWARDS).and_then(|hops| hops.to_str().ok()?.parse::<u64>().ok());
+    let hops = hops.filter(|_| matches!(request.method().as_str(), "OPTIONS" | "TRACE"));
+    if hops == Some(0) {
+        return Ok(HttpResponse::NoContent().finish());
+    }
     let connection = listed(request.headers().get_all(CONNECTION).map(|value| value.as_bytes()));
     let mut asked = origin.client.request(method, url);
     for (name, value) in request.headers().iter().filter(|(name, _)| goes_on(name.as_str(), &connection)) {
-        asked = asked.header(name.as_str(), value.as_bytes());
+        match hops.filter(|_| name == MAX_FORWARDS) {
+            Some(hops) => asked = asked.header("max-forwards", hops - 1),
+            None => asked = asked.header(name.as_str(), value.as_bytes()),
+        }
     }
+    asked = asked.header("via", "1.1 larder");
     if !body.is_empty() {
         asked = asked.body(body);
     }
-    let answer = asked.send().await.map_err(ErrorBadGateway)?;
-    let status = StatusCode::from_u16(answer.status().as_u16()).map_err(ErrorBadGateway)?;
+    let answer = asked.send().await.map_err(failed)?;
+    let status = StatusCode::from_u16(answer.status().as_u16()).map_err(failed)?;
     let mut made = HttpResponse::build(status);
     let connection = listed(answer.headers().get_all("connection").iter().map(|value| value.as_bytes()));
     for (name, value) in answer.headers().iter().filter(|(name, _)| goes_on(name.as_str(), &connection)) {
@@ -77,6 +87,12 @@ async fn pass_on(request: HttpRequest, body: web::Bytes, origin: web::Data<Origi
         Some(length) => made.body(SizedStream::new(length, stream)),
         None => made.body(BodyStream::new(stream)),
     })
+}
+
+/// Strangers need not know where the origin is.
+fn failed(error: impl std::fmt::Display) -> actix_web::Error {
+    log::warn!("the origin cannot be asked: {error}");
+    ErrorBadGateway("The origin does not answer.\n")
 }
 
 struct Origin {
@@ -99,7 +115,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .obey_reload(true)
         .etags(false);
     let url = option("--origin")?.trim_end_matches('/').to_owned();
-    let client = Client::builder().redirect(Policy::none()).no_proxy().build()?;
+    let client = Client::builder()
+        .redirect(Policy::none())
+        .no_proxy()
+        .connect_timeout(Duration::from_secs(5))
+        .read_timeout(Duration::from_secs(30))
+        .build()?;
     let origin = web::Data::new(Origin { url, client });
     let server = HttpServer::new(move || {
         let limit = web::PayloadConfig::new(64 * 1024 * 1024);

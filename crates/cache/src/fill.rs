@@ -52,6 +52,9 @@ pub(crate) enum Outcome {
     Again,
     /// Load, and do not wait: nothing can be kept under this key for now.
     NotKept,
+    /// It was not kept, which says nothing of the next one.
+    #[cfg_attr(not(feature = "page"), expect(dead_code, reason = "only pages know it beforehand"))]
+    NotThisTime,
     /// The loader failed with this error, an `Arc` of the caller's type.
     Failed(Arc<dyn Any + Send + Sync>),
 }
@@ -62,6 +65,7 @@ impl fmt::Debug for Outcome {
             Outcome::Kept => "Kept",
             Outcome::Again => "Again",
             Outcome::NotKept => "NotKept",
+            Outcome::NotThisTime => "NotThisTime",
             Outcome::Failed(_) => "Failed",
         })
     }
@@ -157,7 +161,7 @@ impl Fill {
                 }
                 keys.futile.insert(self.key.clone(), Instant::now());
             }
-            Outcome::Again | Outcome::Failed(_) => {}
+            Outcome::NotThisTime | Outcome::Again | Outcome::Failed(_) => {}
         }
         drop(keys);
         *self.flight.outcome() = Some(outcome);

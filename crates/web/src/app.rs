@@ -202,7 +202,7 @@ async fn allowed_hosts_only<B: MessageBody + 'static>(
     let is_api = request.path().starts_with("/delay/");
     let allowed = is_api
         || state.is_none_or(|state| {
-            request::host(request.headers())
+            request::host(request.uri(), request.headers())
                 .is_some_and(|host| request::is_allowed(host, &state.settings.server.allowed_hosts))
         });
     if allowed {

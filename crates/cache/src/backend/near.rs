@@ -15,7 +15,9 @@ use std::{
 
 use bytes::{Buf, BufMut, BytesMut};
 
-use super::{Backend, Capabilities, Changed, Entry, Options, Replacement, Stats, Value, locmem::Locmem, watch::Watch};
+#[cfg(feature = "page")]
+use super::watch::Watch;
+use super::{Backend, Capabilities, Changed, Entry, Options, Replacement, Stats, Value, locmem::Locmem};
 use crate::{
     clock::{Clock, Timestamp},
     error::Result,
@@ -75,6 +77,7 @@ impl Near {
     }
 
     /// Begins to watch copies, which may only be such that need not be checked.
+    #[cfg(feature = "page")]
     pub(crate) fn watch(&self) -> Option<Watch> {
         self.copies.watch().filter(|_| !self.is_checked())
     }

@@ -86,6 +86,12 @@ impl Queue {
         }
     }
 
+    /// Tells whether nothing could be kept under the key lately.
+    #[cfg(feature = "page")]
+    pub(crate) fn is_futile(&self) -> bool {
+        self.is_futile
+    }
+
     /// Joins those who load or wait in this process; `None` if this caller is the first of them.
     fn join(&mut self, cache: &BlockingCache, patience: Patience, caller: Caller) -> Option<Then> {
         if self.fill.is_some() {
@@ -112,7 +118,7 @@ impl Queue {
         match outcome {
             Some(Outcome::Kept | Outcome::Again) => Step::Look,
             Some(Outcome::Failed(error)) => Step::Failed(error),
-            Some(Outcome::NotKept) | None => Step::Alone,
+            Some(Outcome::NotKept | Outcome::NotThisTime) | None => Step::Alone,
         }
     }
 
@@ -304,6 +310,13 @@ impl Loading {
     pub(crate) fn give_up(mut self) {
         self.release(None);
         self.end(Outcome::NotKept);
+    }
+
+    /// Gives up what is not stored this time: those who wait go on by themselves, the next ones may wait again.
+    #[cfg(feature = "page")]
+    pub(crate) fn let_go(mut self) {
+        self.release(None);
+        self.end(Outcome::NotThisTime);
     }
 
     /// Gives up after the loader failed; where there is a stale value, nobody tries again before `pause` is over.

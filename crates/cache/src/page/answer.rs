@@ -6,8 +6,8 @@ use actix_web::{
     http::{
         Method, StatusCode,
         header::{
-            ACCEPT_RANGES, AGE, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-            IF_RANGE, RANGE,
+            ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap,
+            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
         },
     },
 };
@@ -48,6 +48,11 @@ impl Asked {
         Asked { wants_anything: true, conditions: Preconditions::of(headers), ranges }
     }
 
+    /// Tells whether anything but the page as it is.
+    pub(super) fn wants_anything(&self) -> bool {
+        self.wants_anything
+    }
+
     /// Answers with a stored page.
     pub(super) fn answer(&self, page: &StoredPage, now: Timestamp) -> HttpResponse {
         let mut answer = HttpResponse::with_body(page.status, ());
@@ -74,6 +79,10 @@ impl Asked {
         let Ranges::Parts(parts) = ranges else {
             if ranges == Ranges::Unsatisfiable {
                 *answer.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                // They are of the page, which is not what the client gets.
+                for name in [CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED] {
+                    answer.headers_mut().remove(name);
+                }
                 answer.headers_mut().insert(CONTENT_RANGE, range::unsatisfied_range(length));
                 return answer.set_body(BoxBody::new(()));
             }

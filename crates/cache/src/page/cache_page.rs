@@ -11,12 +11,17 @@ use std::{
 use actix_web::{
     Error, HttpMessage, HttpRequest,
     body::{EitherBody, MessageBody},
-    dev::{Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
+    dev::{RequestHead, Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     http::StatusCode,
     web,
 };
 
-use super::pages::{self, Around, LookedUp, Pages, Rule, Site, State};
+use super::{
+    invalidation::{self, Unsafe},
+    pages::{self, Around, LookedUp, Pages, Rule, Site, State},
+    policy::{Bypass, NotStored},
+    private::PageTags,
+};
 use crate::{Caches, fill};
 
 /// Caches what a view answers, for this many seconds, by URL.
@@ -139,27 +144,38 @@ impl CachePage {
         self
     }
 
-    /// Keeps pages apart by this cookie alone, whatever other cookies there are. If it is the session's, each visitor has
-    /// pages of his own, and [`mark_private`](super::mark_private) no longer keeps them from being stored.
+    /// Keeps pages apart by this cookie alone, whatever other cookies there are.
     #[must_use]
     pub fn vary_on_cookie(mut self, name: impl Into<String>) -> Self {
         self.rule.vary_on_cookies.push(name.into());
         self
     }
 
-    /// Keeps pages apart by what this says of a request: the language it negotiates, the tenant it belongs to.
+    /// Keeps pages apart by this cookie, which stands for who asks: each visitor who has it has pages of his own, and
+    /// [`mark_private`](super::mark_private) does not keep those from being stored. Other caches are told that they are
+    /// private.
+    #[must_use]
+    pub fn vary_on_session(mut self, cookie: impl Into<String>) -> Self {
+        let cookie = cookie.into();
+        self.rule.session_cookies.push(cookie.clone());
+        self.vary_on_cookie(cookie)
+    }
+
+    /// Keeps pages apart by what this says of a request: the language it asks for, the tenant it belongs to. It sees the
+    /// request as it arrived, before any middleware or route had to do with it. Other caches cannot know what it says, so
+    /// they are told that the page is private unless the view speaks for itself.
     ///
     /// # Examples
     /// ```
     /// use larder_cache::page::cache_page;
     ///
     /// let mark = cache_page(300).vary_on(|request| {
-    ///     let languages = request.headers().get("accept-language").and_then(|field| field.to_str().ok());
+    ///     let languages = request.headers.get("accept-language").and_then(|field| field.to_str().ok());
     ///     if languages.is_some_and(|languages| languages.starts_with("de")) { "de" } else { "en" }.to_owned()
     /// });
     /// ```
     #[must_use]
-    pub fn vary_on(mut self, distinguish: impl Fn(&HttpRequest) -> String + Send + Sync + 'static) -> Self {
+    pub fn vary_on(mut self, distinguish: impl Fn(&RequestHead) -> String + Send + Sync + 'static) -> Self {
         self.rule.vary_on = Some(Arc::new(distinguish));
         self
     }
@@ -237,10 +253,16 @@ where
     let pages = around.pages();
     let found = match around.take() {
         State::Expected(pending) if pending.is_for(&rule) => LookedUp::Missing(pending),
+        // Looked up for the whole site, and it is the same page.
+        State::Making(mut pending) if pending.is_page_of(&rule, &request, &pages) => {
+            pages.learn(&request, &rule);
+            pending.rule = rule;
+            LookedUp::Missing(pending)
+        }
         other => {
             // Looked up for another rule; nobody shall wait for that while this view answers.
             if let State::Expected(mut pending) | State::Making(mut pending) = other {
-                pending.give_up().await;
+                pending.let_go().await;
             }
             pages.learn(&request, &rule);
             pages.look_up(&request, &rule).await
@@ -254,7 +276,17 @@ where
         // This worker meets the path for the first time: who asked has the page made.
         LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
-            pending.prepare(&mut request, &pages);
+            let has_early_tags = request.extensions().get::<PageTags>().is_some();
+            if has_early_tags {
+                warn_once(
+                    "a page is not stored because a middleware outside of its cache_page added tags: add them inside, or \
+                     cache the page by PageCache::site",
+                );
+                pending.refuse(NotStored::EarlyTags).await;
+            } else if pending.neutralise(&mut request, &pages) {
+                pending.refuse(NotStored::Unlearned).await;
+            }
+            pending.prepare(&mut request);
             let key = pending.key_in_making();
             around.set(State::Making(pending));
             Ok(fill::loading(service.call(request), key).await?.map_into_left_body())
@@ -285,12 +317,18 @@ where
          adds are not seen, so wrap the app in PageCache",
     );
     let pages = Pages::new(caches, Arc::new(Site::default()), None);
+    if let Some(unsafe_one) = Unsafe::of(&request) {
+        let made = service.call(request).await?;
+        invalidation::after(&pages, &unsafe_one, &made).await;
+        return Ok(pages::pass_by(&pages, Bypass::Method, made));
+    }
     match pages.look_up(&request, rule).await {
         LookedUp::Page(page) => Ok(request.into_response(page).map_into_right_body()),
         LookedUp::Bypass(reason) => Ok(pages::pass_by(&pages, reason, service.call(request).await?)),
         LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
-            pending.prepare(&mut request, &pages);
+            pending.neutralise(&mut request, &pages);
+            pending.prepare(&mut request);
             let key = pending.key_in_making();
             let made = fill::loading(service.call(request), key).await?;
             Ok(pending.finish(&pages, made).await)

@@ -382,7 +382,8 @@ impl Around for Condition {
         let conditions = Preconditions::of(request.headers());
         // RFC 9110, section 13.1.3: a date is a condition for reading only.
         let conditions = if request.method().is_safe() { conditions } else { conditions.without_date() };
-        if !conditional::is_not_modified(&conditions, &validators) {
+        // `If-None-Match: *` means anything that is there.
+        if validators.is_empty() || !conditional::is_not_modified(&conditions, &validators) {
             return None;
         }
         if !request.method().is_safe() {

@@ -2,26 +2,48 @@
 //! (RFC 9111, section 4.4).
 
 use actix_web::{
-    dev::ServiceResponse,
-    http::header::{CONTENT_LOCATION, LOCATION},
+    dev::{ServiceRequest, ServiceResponse},
+    http::{
+        Method,
+        header::{CONTENT_LOCATION, LOCATION},
+    },
 };
 use url::{Position, Url};
 
-use super::{pages::Pages, policy::request};
+use super::{key, pages::Pages, policy::request};
 
-/// Removes what a request and its answer make old, if the method is unsafe or unknown and the answer is no error.
-pub(super) async fn after<B>(pages: &Pages, made: &ServiceResponse<B>) {
-    let request = made.request();
-    let has_changed_nothing =
-        request.method().is_safe() || !(made.status().is_success() || made.status().is_redirection());
-    let Some(host) = request::host(request.headers()).filter(|_| !has_changed_nothing) else { return };
-    let own = request.uri().path_and_query().map_or("/", |target| target.as_str());
+/// What an unsafe request was for, as its client asked for it: middleware may rewrite it.
+#[derive(Debug)]
+pub(super) struct Unsafe {
+    method: Method,
+    host: String,
+    target: String,
+}
+
+impl Unsafe {
+    /// Returns it if the method of a request is unsafe or unknown.
+    pub(super) fn of(request: &ServiceRequest) -> Option<Self> {
+        if request.method().is_safe() {
+            return None;
+        }
+        let host = request::host(request.uri(), request.headers())?.to_owned();
+        Some(Unsafe { method: request.method().clone(), host, target: key::target(request.uri()).to_owned() })
+    }
+}
+
+/// Removes what an unsafe request and its answer make old, if the answer is no error.
+pub(super) async fn after<B>(pages: &Pages, asked: &Unsafe, made: &ServiceResponse<B>) {
+    if !made.status().is_success() && !made.status().is_redirection() {
+        return;
+    }
+    let (request, host) = (made.request(), &asked.host);
+    let rewritten = Some(key::target(request.uri())).filter(|target| *target != asked.target);
     let named = [LOCATION, CONTENT_LOCATION].map(|name| {
         let value = made.headers().get(name)?.to_str().ok()?;
         on_host(value, host, request.uri().path())
     });
-    let cause = format!("{} {own}", request.method());
-    for target in [Some(own.to_owned())].into_iter().chain(named).flatten() {
+    let cause = format!("{} {}", asked.method, asked.target);
+    for target in [Some(asked.target.clone()), rewritten.map(str::to_owned)].into_iter().chain(named).flatten() {
         // What could not be removed is removed when the store answers again; the log says so.
         let _ = pages.purge(host, &target, &cause).await;
     }

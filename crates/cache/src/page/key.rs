@@ -6,8 +6,7 @@
 use std::borrow::Cow;
 
 use actix_web::{
-    HttpRequest,
-    dev::ServiceRequest,
+    dev::{RequestHead, ServiceRequest},
     http::{
         Uri,
         header::{HeaderMap, HeaderName},
@@ -28,7 +27,7 @@ pub(super) const FORWARDED_FIELDS: [HeaderName; 3] = [
     HeaderName::from_static("x-forwarded-proto"),
 ];
 
-pub(super) type VaryOn = dyn Fn(&HttpRequest) -> String + Send + Sync;
+pub(super) type VaryOn = dyn Fn(&RequestHead) -> String + Send + Sync;
 
 /// What beside host and path tells the pages of a view apart.
 #[derive(Clone, Copy)]
@@ -70,7 +69,7 @@ impl Parts<'_> {
             values.iter().for_each(|value| add(&mut hasher, value));
         }
         if let Some(vary_on) = self.vary_on {
-            add(&mut hasher, vary_on(request.request()).as_bytes());
+            add(&mut hasher, vary_on(request.head()).as_bytes());
         }
         Some(hasher.finalize().into())
     }
@@ -102,12 +101,17 @@ pub(super) struct PageId {
     declared: Option<[u8; 32]>,
 }
 
+impl PartialEq for PageId {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest() == other.digest() && self.declared == other.declared
+    }
+}
+
 impl PageId {
     /// Returns the identity of the page that a request is for.
     pub(super) fn of(request: &ServiceRequest, parts: Parts<'_>) -> Self {
         let scheme: &[u8] = if request.app_config().secure() { b"https" } else { b"http" };
-        let headers = request.headers();
-        let host = request::host(headers).unwrap_or_default().to_ascii_lowercase();
+        let host = request::host(request.uri(), request.headers()).unwrap_or_default().to_ascii_lowercase();
         let id = Self::of_target(scheme, &host, parts.prefix, &parts.target(request.uri()));
         PageId { declared: parts.declared(request), ..id }
     }

@@ -119,7 +119,10 @@ struct Age {
 impl<'a> Asking<'a> {
     /// Returns what a request asks for; `None` if it names no host.
     pub(super) fn of(request: &'a ServiceRequest) -> Option<Self> {
-        let host = request.headers().get(HOST)?.as_bytes();
+        let host = match request.headers().get(HOST) {
+            Some(host) => host.as_bytes(),
+            None => request.uri().authority()?.as_str().as_bytes(),
+        };
         Some(Asking { host, target: key::target(request.uri()) })
     }
 

@@ -19,7 +19,7 @@ use actix_web::{
 
 use super::{
     cache_page::CachePage,
-    invalidation,
+    invalidation::{self, Unsafe},
     pages::{self, Around, Pages, Rule, Site, Start, State},
     policy::request::SessionCookies,
 };
@@ -241,7 +241,8 @@ where
     }
 }
 
-/// A page in the making. If its client goes away, it is made all the same where others may wait for it.
+/// A page in the making. If its client goes away, it is made all the same where others may wait for it, and what may change
+/// something comes to its end, so that what it changed is not served.
 struct Making<F: Future + 'static> {
     future: Option<Pin<Box<F>>>,
     around: Around,
@@ -264,7 +265,7 @@ impl<F: Future + 'static> Drop for Making<F> {
     fn drop(&mut self) {
         // A view that panicked has come to its end; there is nothing to go on with.
         if let Some(future) = self.future.take()
-            && self.around.is_awaited()
+            && self.around.must_go_on()
             && !std::thread::panicking()
         {
             rt::spawn(future);
@@ -284,12 +285,20 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
+    let unsafe_one = Unsafe::of(&request);
+    if unsafe_one.is_some() {
+        around.must_end();
+    }
     let mut key = None;
     let mut stand_in = None;
     if let State::Making(pending) = &mut state {
-        pending.prepare(&mut request, &pages);
+        pending.neutralise(&mut request, &pages);
+        pending.prepare(&mut request);
         key = pending.key_in_making();
         stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
+    }
+    if let State::Expected(pending) = &state {
+        pending.neutralise(&mut request, &pages);
     }
     around.set(state);
     request.extensions_mut().insert(around.clone());
@@ -315,7 +324,9 @@ where
         }
         (Err(error), _) => return Err(error),
     };
+    if let Some(unsafe_one) = unsafe_one {
+        invalidation::after(&pages, &unsafe_one, &made).await;
+    }
     around.is_done();
-    invalidation::after(&pages, &made).await;
     Ok(made)
 }

@@ -16,7 +16,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{AUTHORIZATION, HeaderMap, HeaderName},
+        header::{HeaderMap, HeaderName},
     },
 };
 use bytes::Bytes;
@@ -67,6 +67,8 @@ pub(super) struct Rule {
     pub(super) stale_if_error: Option<Duration>,
     pub(super) vary_on_headers: Vec<HeaderName>,
     pub(super) vary_on_cookies: Vec<String>,
+    /// Those of them that stand for who asks.
+    pub(super) session_cookies: Vec<String>,
     pub(super) vary_on: Option<Arc<VaryOn>>,
     /// The only query parameters that count, if not all do.
     pub(super) query: Option<Vec<String>>,
@@ -91,15 +93,22 @@ impl Rule {
             stale_if_error: None,
             vary_on_headers: Vec::new(),
             vary_on_cookies: Vec::new(),
+            session_cookies: Vec::new(),
             vary_on: None,
             query: None,
             cache: OnceCell::new(),
         }
     }
 
-    /// Tells whether the rule says what tells visitors apart.
-    pub(super) fn may_be_personal(&self) -> bool {
-        self.public || !self.vary_on_cookies.is_empty() || self.vary_on.is_some()
+    /// Tells whether a request says who asks in a way that keeps the pages of the rule apart.
+    pub(super) fn tells_visitor(&self, headers: &HeaderMap) -> bool {
+        let is_session = |name: &[u8]| self.session_cookies.iter().any(|cookie| cookie.as_bytes() == name);
+        request::cookies(headers).any(|(name, value)| is_session(name) && !value.is_empty())
+    }
+
+    /// Tells whether the pages of the rule differ by what other caches cannot know, or must not mix.
+    pub(super) fn is_private(&self) -> bool {
+        !self.session_cookies.is_empty() || self.vary_on.is_some()
     }
 
     /// Tells the caches before this one what tells the pages of the rule apart.
@@ -111,16 +120,29 @@ impl Rule {
         }
     }
 
+    fn place(&self) -> Place {
+        Place { alias: self.alias.clone(), prefix: self.key_prefix.clone(), query: self.query.clone() }
+    }
+
     /// Notes where pages of this rule lie, for those who remove them by their address.
     pub(super) fn register(&self) {
-        places().insert((self.alias.clone(), self.key_prefix.clone()));
+        places().insert(self.place());
     }
 }
 
-/// Where the pages of all rules of this process lie: alias and key prefix.
-static PLACES: Mutex<BTreeSet<(String, String)>> = Mutex::new(BTreeSet::new());
+/// Where pages lie, and under what of their address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    alias: String,
+    prefix: String,
+    /// The only query parameters that count, if not all do.
+    query: Option<Vec<String>>,
+}
 
-fn places() -> std::sync::MutexGuard<'static, BTreeSet<(String, String)>> {
+/// Where the pages of all rules of this process lie.
+static PLACES: Mutex<BTreeSet<Place>> = Mutex::new(BTreeSet::new());
+
+fn places() -> std::sync::MutexGuard<'static, BTreeSet<Place>> {
     PLACES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -269,7 +291,7 @@ impl Pages {
 
     /// Returns the cache of a rule, if a request may be answered from it.
     fn may_find<'r>(&'r self, request: &ServiceRequest, rule: &'r Rule) -> Option<&'r Cache> {
-        request::may_use_cache(request.method(), request.headers(), self.request_rules(rule)).ok()?;
+        request::may_use_cache(request.method(), request.uri(), request.headers(), self.request_rules(rule)).ok()?;
         self.cache_of(rule).ok()
     }
 
@@ -322,8 +344,12 @@ impl Pages {
         let path = request.path();
         match known.get(path) {
             Some(Known::Mixed) => return,
-            Some(Known::Rule(old)) if Rc::ptr_eq(old, rule) => return,
-            _ => {}
+            Some(Known::Rule(known)) if Rc::ptr_eq(known, rule) => return,
+            Some(Known::Rule(_)) => {
+                drop(known);
+                return self.learn_mixed(request.request());
+            }
+            None => {}
         }
         if known.len() >= MAX_KNOWN_PATHS {
             known.retain(|_, known| matches!(known, Known::Mixed));
@@ -361,7 +387,8 @@ impl Pages {
 
     pub(super) async fn look_up(&self, request: &ServiceRequest, rule: &Rc<Rule>) -> LookedUp {
         let headers = request.headers();
-        if let Err(reason) = request::may_use_cache(request.method(), headers, self.request_rules(rule)) {
+        if let Err(reason) = request::may_use_cache(request.method(), request.uri(), headers, self.request_rules(rule))
+        {
             return LookedUp::Bypass(reason);
         }
         let cache = match self.cache_of(rule) {
@@ -379,8 +406,7 @@ impl Pages {
             let search = Search::run(&cache, &id, headers).await;
             let now = cache.now();
             let reuse = search.page.as_ref().map(|page| match search.is_expired {
-                // Made stale by hand: it is as if its time had come.
-                true => Reuse::Validate { or_stale: page.freshness.stale_if_error > Duration::ZERO, by_request: false },
+                true => page.freshness.reuse_expired(asked, now),
                 false => page.freshness.reuse(asked, now),
             });
             let is_hit = matches!(reuse, Some(Reuse::Fresh | Reuse::Stale | Reuse::Renew));
@@ -407,7 +433,6 @@ impl Pages {
                 stale => stale,
             };
             let mut pending = Pending::new(request, rule, cache.clone(), id.clone());
-            pending.is_authorized = headers.contains_key(AUTHORIZATION);
             pending.stale = stale.map(|page| (page, or_stale));
             pending.varies = search.varies;
             pending.forward = match reuse {
@@ -417,9 +442,9 @@ impl Pages {
                 None => Forward::UriMiss,
             };
             if asked.only_if_cached {
-                let mut answer = HttpResponse::new(StatusCode::GATEWAY_TIMEOUT);
-                self.announce(request.request(), answer.headers_mut(), PageOutcome::OnlyIfCached);
-                return LookedUp::Page(answer);
+                // RFC 9211, section 2: nothing to say of an answer of one's own.
+                request.extensions_mut().insert(PageOutcome::OnlyIfCached);
+                return LookedUp::Page(HttpResponse::new(StatusCode::GATEWAY_TIMEOUT));
             }
             let (Some(found), true) = (search.found, is_wanted) else { break pending };
             let Ok(final_key) = cache.blocking().final_key(&search.key) else { break pending };
@@ -433,6 +458,12 @@ impl Pages {
             let usable = pending.stale.as_ref().filter(|_| or_stale && !is_own).map(|(page, _)| page);
             match (step, usable) {
                 (Step::Look, _) => {}
+                (Step::Load(loading), _) if queue.is_futile() && pending.asked.wants_anything() => {
+                    pending.loading = Some((loading, Basis::default()));
+                    // It is never stored, so its view shall see what this client wants of it.
+                    pending.let_go().await;
+                    break pending;
+                }
                 (Step::Load(loading), usable) => {
                     let renewed = usable.filter(|_| renews).map(|page| answer(page, false));
                     pending.loading = Some((loading, Basis::default()));
@@ -477,16 +508,20 @@ pub(super) async fn purge(
 ) -> Result<usize> {
     let host = host.to_ascii_lowercase();
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let target = match query::kept(query, &site.ignored_query, None) {
-        kept if kept.is_empty() => path.to_owned(),
-        kept => format!("{path}?{kept}"),
-    };
     let mut places = places().clone();
-    places.extend(whole_site.map(|rule| (rule.alias.clone(), rule.key_prefix.clone())));
-    places.extend(caches.iter().map(|(alias, ..)| (alias.to_owned(), String::new())));
+    places.extend(whole_site.map(Rule::place));
+    places.extend(caches.iter().map(|(alias, ..)| Place {
+        alias: alias.to_owned(),
+        prefix: String::new(),
+        query: None,
+    }));
     let (mut removed, mut failed) = (0, Ok(()));
-    for (alias, prefix) in places {
+    for Place { alias, prefix, query: only } in places {
         let Ok(cache) = caches.get(&alias) else { continue };
+        let target = match query::kept(query, &site.ignored_query, only.as_deref()) {
+            kept if kept.is_empty() => path.to_owned(),
+            kept => format!("{path}?{kept}"),
+        };
         let key = |scheme: &[u8]| PageId::of_target(scheme, &host, &prefix, &target).key();
         let keys = [key(b"http"), key(b"https")];
         match cache.because(cause).run(move |cache: &BlockingCache| cache.purge(&keys)).await {
@@ -595,7 +630,7 @@ pub(super) struct Around(Rc<AroundInner>);
 struct AroundInner {
     pages: Rc<Pages>,
     state: RefCell<State>,
-    is_awaited: Cell<bool>,
+    must_go_on: Cell<bool>,
 }
 
 /// How far the look-up of the current request is.
@@ -615,7 +650,7 @@ pub(super) enum State {
 
 impl Around {
     pub(super) fn new(pages: Rc<Pages>, state: State) -> Self {
-        Around(Rc::new(AroundInner { pages, state: RefCell::new(state), is_awaited: Cell::new(false) }))
+        Around(Rc::new(AroundInner { pages, state: RefCell::new(state), must_go_on: Cell::new(false) }))
     }
 
     pub(super) fn pages(&self) -> Rc<Pages> {
@@ -628,18 +663,23 @@ impl Around {
 
     pub(super) fn set(&self, state: State) {
         if let State::Making(pending) = &state {
-            self.0.is_awaited.set(pending.loading.is_some());
+            self.0.must_go_on.set(pending.loading.is_some());
         }
         *self.0.state.borrow_mut() = state;
     }
 
-    /// Tells whether others may be waiting for what is being made.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.0.is_awaited.get()
+    /// Says that this goes on whatever becomes of its client.
+    pub(super) fn must_end(&self) {
+        self.0.must_go_on.set(true);
+    }
+
+    /// Tells whether others may be waiting for what is being made, or it changes something.
+    pub(super) fn must_go_on(&self) -> bool {
+        self.0.must_go_on.get()
     }
 
     pub(super) fn is_done(&self) {
-        self.0.is_awaited.set(false);
+        self.0.must_go_on.set(false);
     }
 }
 

@@ -13,8 +13,8 @@ use actix_web::{
     http::{
         Method, StatusCode, Uri,
         header::{
-            CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH,
-            LAST_MODIFIED,
+            AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
+            IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, X_FORWARDED_FOR,
         },
     },
 };
@@ -60,10 +60,15 @@ pub(super) struct Pending {
     pub(super) forward: Forward,
     /// What is stored, and whether it may be served if the page cannot be made.
     pub(super) stale: Option<(StoredPage, bool)>,
-    pub(super) is_authorized: bool,
+    is_authorized: bool,
+    has_cookies: bool,
     pub(super) asked: Asked,
     /// Whether the view was asked whether the stored page has changed.
     is_validating: bool,
+    /// Whether the view said that it has not.
+    is_validated: bool,
+    /// Why the page is not to be stored, whatever it will be.
+    pub(super) refusal: Option<NotStored>,
     started: Instant,
     /// The right to make the page while others wait for it, and what it must be compared with when it was made.
     pub(super) loading: Option<(Box<Loading>, Basis)>,
@@ -84,9 +89,12 @@ impl Pending {
             varies: None,
             forward: Forward::UriMiss,
             stale: None,
-            is_authorized: false,
+            is_authorized: request.headers().contains_key(AUTHORIZATION),
+            has_cookies: request.headers().contains_key(COOKIE),
             asked: Asked::of(request.method(), request.headers()),
             is_validating: false,
+            is_validated: false,
+            refusal: None,
             started: Instant::now(),
             loading: None,
         }
@@ -95,6 +103,12 @@ impl Pending {
     /// Tells whether this is the page that a rule asks for.
     pub(super) fn is_for(&self, rule: &Rc<Rule>) -> bool {
         Rc::ptr_eq(&self.rule, rule)
+    }
+
+    /// Tells whether it lies where a rule has the page of a request too.
+    pub(super) fn is_page_of(&self, rule: &Rule, request: &ServiceRequest, pages: &Pages) -> bool {
+        let id = PageId::of(request, pages.parts(rule, pages.is_trusted(rule, request)));
+        self.rule.alias == rule.alias && self.id == id
     }
 
     /// Returns the key that the page is made under, if it is to be stored. Who makes it must know: what is stored is not
@@ -111,29 +125,39 @@ impl Pending {
         self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
     }
 
-    /// Makes a request one for the whole page, as everybody may have it: without the conditions and ranges of this
-    /// client, without what it says of proxies, without the parameters that do not count. Asks for a stored page whether it
-    /// has changed.
-    pub(super) fn prepare(&mut self, request: &mut ServiceRequest, pages: &Pages) {
+    /// Takes from a request what does not count in its key, so that neither middleware nor view can make anything of it: the
+    /// parameters that do not count, and what strangers say of proxies. Tells whether there was any.
+    pub(super) fn neutralise(&self, request: &mut ServiceRequest, pages: &Pages) -> bool {
         if self.loading.is_none() {
-            return;
+            return false;
         }
         let is_trusted = pages.is_trusted(&self.rule, request);
         let uri = pages.parts(&self.rule, is_trusted).target(request.uri()).parse::<Uri>();
-        if let Some(uri) = uri.ok().filter(|uri| uri.path_and_query() != request.uri().path_and_query()) {
+        let uri = uri.ok().filter(|uri| uri.path_and_query() != request.uri().path_and_query());
+        let mut had_any = uri.is_some();
+        if let Some(uri) = uri {
             request.head_mut().uri = uri;
         }
-        let headers = request.headers_mut();
-        conditional::strip(headers);
         if !is_trusted {
-            let mut had_any = headers.remove("x-forwarded-for").count() > 0;
-            for name in FORWARDED_FIELDS {
-                had_any |= headers.remove(name).count() > 0;
-            }
-            if had_any {
+            let headers = request.headers_mut();
+            let names = FORWARDED_FIELDS.into_iter().chain([X_FORWARDED_FOR]);
+            let said_any = names.filter(|name| headers.remove(name).count() > 0).count() > 0;
+            if said_any {
                 request.extensions_mut().remove::<ConnectionInfo>();
             }
+            had_any |= said_any;
         }
+        had_any
+    }
+
+    /// Makes a request one for the whole page, as everybody may have it: without the conditions and ranges of this
+    /// client, and without a body. Asks for a stored page whether it has changed.
+    pub(super) fn prepare(&mut self, request: &mut ServiceRequest) {
+        if self.loading.is_none() {
+            return;
+        }
+        conditional::strip(request.headers_mut());
+        request.take_payload();
         let Some((page, _)) = &self.stale else { return };
         if page.status != StatusCode::OK || !page.has_validator() {
             return;
@@ -156,6 +180,23 @@ impl Pending {
             };
             // If it was not said, the end of the ticket says it.
             let _ = self.cache.try_run(given_up).await;
+        }
+    }
+
+    /// Makes the page for this client only, for a reason that does not hold for the next one.
+    pub(super) async fn refuse(&mut self, reason: NotStored) {
+        self.refusal = Some(reason);
+        self.let_go().await;
+    }
+
+    /// Lets those go on by themselves who wait for the page.
+    pub(super) async fn let_go(&mut self) {
+        if let Some((loading, _)) = self.loading.take() {
+            let let_go = move |_: &BlockingCache| {
+                loading.let_go();
+                Ok(())
+            };
+            let _ = self.cache.try_run(let_go).await;
         }
     }
 
@@ -248,7 +289,11 @@ impl Pending {
         if reason == NotStored::Head
             && let Ok(freshness) = self.freshness(pages, &made)
         {
-            self.tell_clients(made.headers_mut(), &freshness);
+            self.tell_clients(made.headers_mut(), request, &freshness);
+        }
+        // Not for caches before this one either.
+        if reason == NotStored::Tainted && !made.headers().contains_key(CACHE_CONTROL) {
+            made.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private"));
         }
         let is_not_modified = self.asked.is_not_modified(&made);
         pages.announce(request, made.headers_mut(), outcome);
@@ -266,7 +311,7 @@ impl Pending {
         body: Bytes,
         Storable { freshness, vary }: Storable,
     ) -> HttpResponse {
-        self.tell_clients(head.headers_mut(), &freshness);
+        let is_told_here = self.tell_clients(head.headers_mut(), request, &freshness);
         self.rule.tell_vary(head.headers_mut());
         if !head.headers().contains_key(DATE) {
             head.headers_mut().insert(DATE, date_of(self.cache.now()));
@@ -275,9 +320,12 @@ impl Pending {
         if is_tagged_here {
             head.headers_mut().insert(ETAG, etag_of(&body));
         }
-        let page = StoredPage { is_tagged_here, ..StoredPage::new(head.status(), head.headers(), body, freshness) };
+        let page = StoredPage::new(head.status(), head.headers(), body, freshness);
+        let page = StoredPage { is_tagged_here, is_told_here, ..page };
         let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
+        let is_validated = self.is_validated;
         let outcome = match self.keep(&page, vary, request).await {
+            Ok(()) if is_validated => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
             Ok(()) => PageOutcome::Stored { forward, ttl: freshness.ttl(now) },
             Err(reason) => PageOutcome::NotStored { forward, reason },
         };
@@ -289,39 +337,60 @@ impl Pending {
     async fn revalidated(mut self, pages: &Pages, request: &HttpRequest, said: &HeaderMap) -> HttpResponse {
         let now = self.cache.now();
         let Some((page, _)) = self.stale.take() else { return HttpResponse::new(StatusCode::NOT_MODIFIED) };
+        self.is_validated = true;
+        let forward = self.forward;
+        if conditional::is_of_another_version(said, page.field(ETAG).filter(|_| !page.is_tagged_here)) {
+            self.give_up().await;
+            let (cache, key) = (self.cache, self.id.key());
+            // The next one asks for the whole page.
+            let _ = cache.run(move |cache: &BlockingCache| cache.purge(&[key])).await;
+            let mut answer = self.asked.answer(&page, now);
+            let outcome = PageOutcome::NotStored { forward, reason: NotStored::OtherVersion };
+            pages.announce(request, answer.headers_mut(), outcome);
+            return answer;
+        }
         let mut head = HttpResponse::new(page.status).set_body(());
+        *head.headers_mut() = page.said_fields();
         let fields = head.headers_mut();
-        page.fields.iter().for_each(|(name, value)| fields.append(name.clone(), value.clone()));
-        let updated: Vec<&HeaderName> = said
-            .keys()
-            .filter(|name| conditional::is_updated_by_not_modified(name) && response::is_kept(name))
-            .collect();
-        for name in updated {
+        for name in said.keys().filter(|name| conditional::is_updated_by_not_modified(name) && response::is_kept(name))
+        {
             fields.remove(name);
             said.get_all(name).for_each(|value| fields.append(name.clone(), value.clone()));
         }
         if !said.contains_key(DATE) {
             fields.insert(DATE, date_of(now));
         }
-        let decided =
-            self.freshness(pages, &head).and_then(|freshness| Ok((freshness, response::vary(head.headers())?)));
-        let Ok((freshness, vary)) = decided else {
-            self.give_up().await;
-            let reason = decided.err().unwrap_or(NotStored::Store);
-            let mut answer = self.asked.answer(&page, now);
-            pages.announce(request, answer.headers_mut(), PageOutcome::NotStored { forward: self.forward, reason });
-            return answer;
-        };
-        let is_tagged_here = page.is_tagged_here && !said.contains_key(ETAG);
-        let page = StoredPage { is_tagged_here, ..StoredPage::new(page.status, head.headers(), page.body, freshness) };
-        let asked = self.asked.clone();
-        let outcome = match self.keep(&page, vary, request).await {
-            Ok(()) => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
-            Err(reason) => PageOutcome::NotStored { forward: Forward::Stale, reason },
-        };
-        let mut answer = asked.answer(&page, now);
-        pages.announce(request, answer.headers_mut(), outcome);
-        answer
+        let decided = self.may_be_kept(request).and_then(|()| {
+            let freshness = self.freshness(pages, &head)?;
+            Ok(Storable { freshness, vary: response::vary(head.headers())? })
+        });
+        match decided {
+            Ok(storable) => self.store(pages, request, head, page.body, storable).await,
+            Err(reason) => {
+                self.give_up().await;
+                pages.announce(request, head.headers_mut(), PageOutcome::NotStored { forward, reason });
+                self.asked.answer_made(head, page.body)
+            }
+        }
+    }
+
+    /// Tells whether an answer to this request may be kept at all, whatever it is.
+    fn may_be_kept(&self, request: &HttpRequest) -> Result<(), NotStored> {
+        if let Some(reason) = self.refusal {
+            return Err(reason);
+        }
+        if self.is_tainted(request) && !self.rule.tells_visitor(request.headers()) {
+            return Err(NotStored::Tainted);
+        }
+        match *request.method() {
+            Method::GET => Ok(()),
+            Method::HEAD => Err(NotStored::Head),
+            _ => Err(NotStored::Method),
+        }
+    }
+
+    fn is_tainted(&self, request: &HttpRequest) -> bool {
+        request.extensions().get::<Taint>().is_some()
     }
 
     fn decide<B: MessageBody>(
@@ -330,13 +399,10 @@ impl Pending {
         request: &HttpRequest,
         made: &HttpResponse<B>,
     ) -> Result<Storable, NotStored> {
-        if request.extensions().get::<Taint>().is_some() && !self.rule.may_be_personal() {
-            return Err(NotStored::Tainted);
-        }
+        self.may_be_kept(request)?;
         let freshness = self.freshness(pages, made)?;
         let vary = response::vary(made.headers())?;
         match made.body().size() {
-            _ if request.method() == Method::HEAD => Err(NotStored::Head),
             // It is read by its client as it comes, and never ends.
             BodySize::Stream if is_event_stream(made.headers()) => Err(NotStored::Streaming),
             BodySize::Sized(bytes) if bytes > pages.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
@@ -348,7 +414,8 @@ impl Pending {
         let blocking = self.cache.blocking();
         let (rule, options) = (&self.rule, blocking.load_options_or_default());
         let rules = StoringRules {
-            configured: rule.timeout,
+            // What others say of theirs holds for all; what we suppose of it does not hold for those who may have a session.
+            configured: if rule.by_headers && self.has_cookies { Duration::ZERO } else { rule.timeout },
             says_more: rule.by_headers,
             statuses: &rule.statuses,
             heuristic: pages.site.heuristic,
@@ -360,15 +427,20 @@ impl Pending {
         response::may_store(made.status(), made.headers(), rules, self.started.elapsed(), self.cache.now())
     }
 
-    fn tell_clients(&self, headers: &mut HeaderMap, freshness: &Freshness) {
+    /// Tells clients how long the page is fresh for them, and whether it is for them alone. Tells whether it did.
+    fn tell_clients(&self, headers: &mut HeaderMap, request: &HttpRequest, freshness: &Freshness) -> bool {
         // What a gateway passes on says what its origin said.
-        if !self.rule.by_headers {
-            let clients = self.rule.clients.unwrap_or(self.rule.timeout).min(freshness.lifetime);
-            response::tell_clients(headers, clients, self.cache.now().to_system_time());
+        if self.rule.by_headers {
+            return false;
         }
+        let clients = self.rule.clients.unwrap_or(self.rule.timeout).min(freshness.lifetime);
+        let is_private = self.rule.is_private() || self.is_tainted(request);
+        response::tell_clients(headers, clients, is_private, self.cache.now().to_system_time())
     }
 
     async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, request: &HttpRequest) -> Result<(), NotStored> {
+        // What the body was made of counts too.
+        self.may_be_kept(request)?;
         // Another one makes the same page, or the store is away.
         let (Some((loading, basis)), true) = (self.loading, self.cache.capabilities().stores) else {
             return Err(NotStored::Store);
@@ -377,8 +449,12 @@ impl Pending {
         // One answer may name fewer headers than another one did: all of them tell the variants apart.
         let mut names = vary;
         names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));
-        // Of the cookies only those count that the rule names, and they are part of the key already.
-        names.retain(|name| *name != COOKIE || self.rule.vary_on_cookies.is_empty());
+        // What the rule names is part of the key already, and of the cookies nothing else counts.
+        let is_declared = |name: &HeaderName| match *name {
+            COOKIE => !self.rule.vary_on_cookies.is_empty(),
+            _ => self.rule.vary_on_headers.contains(name),
+        };
+        names.retain(|name| !is_declared(name));
         names.sort_by(|a, b| a.as_str().cmp(b.as_str()));
         names.dedup();
         let keep = Keep {

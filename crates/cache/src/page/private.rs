@@ -11,8 +11,8 @@ pub(super) struct Taint;
 pub(super) struct PageTags(pub(super) Vec<String>);
 
 /// Says that what is being made for a request depends on who asks: call it where a session, an identity or a CSRF token is
-/// read. The answer is then not stored, unless its mark says what tells visitors apart
-/// ([`vary_on_cookie`](super::CachePage::vary_on_cookie), [`vary_on`](super::CachePage::vary_on)).
+/// read. The answer is then not stored, unless its mark says which cookie tells visitors apart and the request has it
+/// ([`vary_on_session`](super::CachePage::vary_on_session)).
 ///
 /// # Examples
 /// ```

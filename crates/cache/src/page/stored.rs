@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use actix_web::http::{
     StatusCode,
-    header::{ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED},
+    header::{CACHE_CONTROL, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
@@ -37,6 +37,8 @@ pub(super) struct StoredPage {
     pub(super) freshness: Freshness,
     /// Whether the `ETag` is ours, which the view knows nothing of.
     pub(super) is_tagged_here: bool,
+    /// Whether it is we who tell clients how long it is fresh.
+    pub(super) is_told_here: bool,
     pub(super) fields: Vec<Field>,
     pub(super) body: Bytes,
 }
@@ -46,7 +48,22 @@ impl StoredPage {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: Bytes, freshness: Freshness) -> Self {
         let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
         let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        StoredPage { status, freshness, is_tagged_here: false, fields, body }
+        StoredPage { status, freshness, is_tagged_here: false, is_told_here: false, fields, body }
+    }
+
+    /// Returns the fields as the view said them.
+    pub(super) fn said_fields(&self) -> HeaderMap {
+        let mut said = HeaderMap::with_capacity(self.fields.len());
+        // Ours came after those of the view.
+        let ours = self.fields.iter().rposition(|(name, _)| *name == CACHE_CONTROL).filter(|_| self.is_told_here);
+        for (position, (name, value)) in self.fields.iter().enumerate() {
+            let is_ours =
+                Some(position) == ours || self.is_told_here && *name == EXPIRES || self.is_tagged_here && *name == ETAG;
+            if !is_ours {
+                said.append(name.clone(), value.clone());
+            }
+        }
+        said
     }
 
     /// Returns a field that stands there once.
@@ -71,7 +88,8 @@ impl StoredPage {
         let Freshness { stored_at, initial_age, lifetime, always_validate, must_revalidate, .. } = self.freshness;
         out.put_u8(PAGE);
         out.put_u16_le(self.status.as_u16());
-        out.put_u8(u8::from(always_validate) | u8::from(must_revalidate) << 1 | u8::from(self.is_tagged_here) << 2);
+        let flags = [always_validate, must_revalidate, self.is_tagged_here, self.is_told_here];
+        out.put_u8(flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(flag)));
         out.put_u64_le(stored_at.as_millis());
         for duration in [initial_age, lifetime, self.freshness.stale_while_revalidate, self.freshness.stale_if_error] {
             out.put_u64_le(millis(duration));
@@ -150,7 +168,8 @@ fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
         let value = HeaderValue::from_maybe_shared(stored.split_to(value_length)).ok()?;
         fields.push((name, value));
     }
-    Some(StoredPage { status, freshness, is_tagged_here: flags & 4 != 0, fields, body: stored })
+    let (is_tagged_here, is_told_here) = (flags & 4 != 0, flags & 8 != 0);
+    Some(StoredPage { status, freshness, is_tagged_here, is_told_here, fields, body: stored })
 }
 
 #[cfg(test)]

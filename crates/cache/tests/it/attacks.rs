@@ -9,7 +9,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, dev::ServerHandle, web};
@@ -35,6 +35,9 @@ async fn mirror(request: HttpRequest, body: web::Bytes, runs: web::Data<AtomicUs
     let field =
         |name: &str| request.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let mut answer = HttpResponse::Ok();
+    if request.path() == "/slow" && request.method() == "POST" {
+        actix_web::rt::time::sleep(Duration::from_millis(300)).await;
+    }
     if request.path().ends_with("/login") {
         answer.insert_header(("set-cookie", "id=fresh"));
     }
@@ -138,6 +141,26 @@ fn no_host_and_no_proxy_field_of_a_stranger_gets_into_a_page() {
         assert!(!answer.contains("; stored"), "{host}: {answer}");
     }
     assert!(site.get("/b", &[]).contains("; stored"));
+    let elsewhere = site.get("http://evil.test/c", &[]);
+    assert!(!elsewhere.contains("; stored"), "{elsewhere}");
+    assert!(!site.get("/c", &[]).contains("evil"));
+}
+
+#[test]
+fn what_a_client_changed_who_went_away_is_not_served() {
+    let site = Site::start();
+    assert!(site.get("/slow", &[]).contains("; stored"));
+    let mut gone = TcpStream::connect(site.address).unwrap();
+    // Who does not read what has come resets the connection when he closes it.
+    gone.write_all(b"GET /slow HTTP/1.1\r\nHost: larder.test\r\n\r\n").unwrap();
+    gone.write_all(b"POST /slow HTTP/1.1\r\nHost: larder.test\r\nContent-Length: 0\r\n\r\n").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    drop(gone);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while site.get("/slow", &[]).contains("larder; hit") {
+        assert!(Instant::now() < deadline, "the page of before is served");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -155,6 +178,12 @@ fn what_a_signed_in_visitor_sees_is_his_wherever_he_is_lured_to() {
         assert!(his.contains("user=Some(\"ann\")") && !his.contains("; stored"), "{target}: {his}");
         assert!(site.get(target, &[]).contains("user=None"), "{target}");
         assert!(site.get(target, &["Cookie: id=bob"]).contains("user=Some(\"bob\")"), "{target}");
+    }
+    // Views read these names as `id`.
+    for cookie in ["%69d=ann", "theme=dark; i%64=ann", "\u{a0}id=ann"] {
+        let target = format!("/spelled?{}", cookie.len());
+        assert!(!site.get(&target, &[&format!("Cookie: {cookie}")]).contains("; stored"), "{cookie}");
+        assert!(site.get(&target, &[]).contains("user=None"), "{cookie}");
     }
     assert!(!site.get("/a", &["Authorization: Bearer x"]).contains("; stored"));
     site.get("/login", &[]);
@@ -203,6 +232,16 @@ fn neither_body_nor_method_nor_part_of_a_request_poisons_a_page() {
         site.send(b"GET /fat HTTP/1.1\r\nHost: larder.test\r\nContent-Length: 4\r\nConnection: close\r\n\r\nevil");
     assert!(fat.contains("body=evil") && !fat.contains("; stored"), "{fat}");
     assert!(!site.get("/fat", &[]).contains("evil"));
+    // A request that may go on as something else has a body without an end. Nobody shall wait for it.
+    let mut endless = TcpStream::connect(site.address).unwrap();
+    endless
+        .write_all(
+            b"GET /endless HTTP/1.1\r\nHost: larder.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nevil",
+        )
+        .unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let page = site.get("/endless", &[]);
+    assert!(page.contains("; stored") && !page.contains("evil"), "{page}");
     let head = site.request("HEAD", "/head", &[]);
     assert!(head.ends_with("\r\n\r\n") && !head.contains("; stored"), "{head}");
     let page = site.get("/head", &[]);

@@ -364,7 +364,7 @@ async fn what_does_not_count_reaches_neither_key_nor_view() {
 async fn pages_are_told_apart_by_what_their_rule_says() {
     let (caches, _) = caches();
     let asked = Asked::default();
-    let rule = cache_page(60).vary_on_cookie("id").vary_on_headers(["X-Tenant"]).query(["page"]);
+    let rule = cache_page(60).vary_on_session("id").vary_on_headers(["X-Tenant"]).query(["page"]);
     let around = PageCache::new(caches).site(rule).session_cookies(["id"]);
     let app = site!(around.clone(), asked, |request: &HttpRequest, n: usize| {
         page::mark_private(request);
@@ -377,26 +377,173 @@ async fn pages_are_told_apart_by_what_their_rule_says() {
     assert_eq!(get("/a?x=1", &[("cookie", "theme=light;id=ann")]).await, "body 1");
     assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 2");
     assert_eq!(get("/a", &[("cookie", "id=bob"), ("x-tenant", "")]).await, "body 3");
-    assert_eq!(get("/a", &[]).await, "body 4");
-    assert_eq!(get("/a?page=2", &[]).await, "body 5");
+    assert_eq!(get("/a?page=2", &[("cookie", "id=bob")]).await, "body 4");
+    assert_eq!(get("/a?page=2&x=1", &[("cookie", "id=bob")]).await, "body 4");
+    for body in ["body 5", "body 6"] {
+        assert_eq!(get("/a", &[]).await, body, "without the cookie it is nobody's own");
+    }
     assert_eq!(around.purge_url("http://larder.test/a").await.unwrap(), 1);
-    assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 6");
-    assert_eq!(get("/a", &[("cookie", "id=ann")]).await, "body 7");
+    assert_eq!(get("/a", &[("cookie", "id=bob")]).await, "body 7");
+    assert_eq!(get("/a", &[("cookie", "id=ann")]).await, "body 8");
+    assert_eq!(around.purge_url("http://larder.test/a?page=2&x=1").await.unwrap(), 1, "x does not count");
+    assert_eq!(get("/a?page=2", &[("cookie", "id=bob")]).await, "body 9");
+    assert!(head.contains("cache-control: private, max-age=60"), "{head}");
 }
 
 #[actix_web::test]
 async fn what_was_made_for_one_visitor_is_not_kept() {
+    let language = cache_page(60).vary_on(|request| format!("{:?}", request.headers().get("accept-language")));
+    for rule in [cache_page(60), cache_page(60).public(), cache_page(60).vary_on_cookie("lang"), language] {
+        let (caches, _) = caches();
+        let asked = Asked::default();
+        let around = PageCache::new(caches).site(rule).debug(true);
+        let app = site!(around, asked, |request: &HttpRequest, _| {
+            page::mark_private(request);
+            HttpResponse::Ok().body("x")
+        });
+        let (_, head, _) = send(&app, GET, "/a", &[]).await;
+        assert!(head.contains("detail=\"private-data\""), "{head}");
+        assert!(head.contains("cache-control: private"), "other caches must not keep it: {head}");
+        send(&app, GET, "/a", &[("cookie", "lang=de")]).await;
+        send(&app, GET, "/a", &[]).await;
+        assert_eq!(asked.count(), 3);
+    }
+}
+
+#[actix_web::test]
+async fn other_caches_are_told_that_pages_differ_by_what_they_cannot_know() {
     let (caches, _) = caches();
     let asked = Asked::default();
-    let around = PageCache::new(caches).site(cache_page(60)).debug(true);
-    let app = site!(around, asked, |request: &HttpRequest, _| {
-        page::mark_private(request);
-        HttpResponse::Ok().body("x")
+    let rule = cache_page(60).vary_on(|request| format!("{:?}", request.headers().get("accept-language")));
+    let app = site!(PageCache::new(caches).site(rule), asked, |request: &HttpRequest, n: usize| {
+        match request.path() {
+            "/own" => says("max-age=5").body(format!("body {n}")),
+            _ => HttpResponse::Ok().body(format!("body {n}")),
+        }
     });
-    let (_, head, _) = send(&app, GET, "/a", &[]).await;
-    assert!(head.contains("detail=\"private-data\""), "{head}");
+    for (language, body) in [("de", "body 1"), ("en", "body 2"), ("de", "body 1")] {
+        let (_, head, made) = send(&app, GET, "/a", &[("accept-language", language)]).await;
+        assert_eq!(made, body);
+        assert!(head.contains("cache-control: private, max-age=60"), "{head}");
+    }
+    let (_, head, _) = send(&app, GET, "/own", &[]).await;
+    assert!(head.contains("cache-control: max-age=5"), "what the view says stands: {head}");
+}
+
+#[actix_web::test]
+async fn a_confirmation_brings_what_it_says_even_if_the_page_may_not_be_kept_any_more() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let app = site!(gateway(&caches), asked, |request: &HttpRequest, n: usize| {
+        let mut answer = says("max-age=10");
+        answer.insert_header(("etag", "\"1\""));
+        match (request.headers().contains_key("if-none-match"), request.path()) {
+            (true, "/cookie") => answer.insert_header(("set-cookie", "s=2")),
+            (true, "/private") => {
+                page::mark_private(request);
+                answer.insert_header(("x-csrf-token", "secret"))
+            }
+            _ => return answer.body(format!("body {n}")),
+        };
+        answer.status(StatusCode::NOT_MODIFIED).finish()
+    });
+    for (path, field) in [("/cookie", "set-cookie: s=2"), ("/private", "x-csrf-token: secret")] {
+        let (_, _, first) = send(&app, GET, path, &[]).await;
+        hand.advance(Duration::from_secs(11));
+        for _ in 0..2 {
+            let (status, head, body) = send(&app, GET, path, &[]).await;
+            assert_eq!((status, &body), (200, &first));
+            assert!(head.contains(field) && !head.contains("; stored") && !head.contains("larder; hit"), "{head}");
+        }
+    }
+    assert_eq!(asked.count(), 6);
+}
+
+#[actix_web::test]
+async fn a_confirmation_of_another_version_updates_nothing() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let modified = ("last-modified", "Sun, 22 Nov 2026 10:00:00 GMT");
+    let app = site!(gateway(&caches), asked, move |request: &HttpRequest, n: usize| {
+        let mut answer = says("max-age=10");
+        answer.insert_header(modified);
+        if n > 1 {
+            answer.insert_header(("etag", "\"2\""));
+        }
+        if request.headers().contains_key("if-modified-since") {
+            return answer.status(StatusCode::NOT_MODIFIED).finish();
+        }
+        answer.body(format!("body {n}"))
+    });
     send(&app, GET, "/a", &[]).await;
-    assert_eq!(asked.count(), 2);
+    hand.advance(Duration::from_secs(11));
+    let (_, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!(body, "body 1");
+    assert!(!head.contains("etag") && head.contains("other-version"), "{head}");
+    let (_, head, body) = send(&app, GET, "/a", &[]).await;
+    assert_eq!(body, "body 3", "the next one asks for the whole page");
+    assert!(head.contains("etag: \"2\""), "{head}");
+}
+
+#[actix_web::test]
+async fn what_clients_are_told_does_not_come_back_as_the_view_s_word() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let rule = cache_page(300).clients(0).stale_if_error(60).vary_on_headers(["accept-encoding"]);
+    let app = site!(PageCache::new(caches).site(rule), asked, |request: &HttpRequest, n: usize| {
+        let mut answer = HttpResponse::Ok();
+        answer.insert_header(("etag", "\"1\"")).insert_header(("vary", "x-a"));
+        if request.headers().contains_key("if-none-match") {
+            return answer.status(StatusCode::NOT_MODIFIED).finish();
+        }
+        answer.body(format!("body {n}"))
+    });
+    send(&app, GET, "/a", &[]).await;
+    for round in 1..4 {
+        hand.advance(Duration::from_secs(301));
+        for _ in 0..3 {
+            let (_, head, body) = send(&app, GET, "/a", &[]).await;
+            assert_eq!(body, "body 1");
+            assert!(head.contains("cache-control: max-age=0, must-revalidate"), "{head}");
+            assert!(head.contains("vary: x-a, accept-encoding"), "{head}");
+        }
+        assert_eq!(asked.count(), 1 + round);
+    }
+}
+
+#[actix_web::test]
+async fn a_part_of_what_is_never_stored_is_for_the_view_to_cut() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = gateway(&caches).max_body_bytes(10);
+    let app = site!(around, asked, |request: &HttpRequest, _| match request.headers().contains_key("range") {
+        true => says("max-age=60").status(StatusCode::PARTIAL_CONTENT).body("lo"),
+        false => says("max-age=60").body("longer than the limit"),
+    });
+    let range = [("range", "bytes=0-1")];
+    assert_eq!(send(&app, GET, "/a", &range).await.0, 200, "nobody knew");
+    for _ in 0..2 {
+        let (status, _, body) = send(&app, GET, "/a", &range).await;
+        assert_eq!((status, &*body), (206, "lo"));
+    }
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "longer than the limit");
+}
+
+#[actix_web::test]
+async fn a_default_is_not_for_those_who_may_have_a_session() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_by_headers(60)).session_cookies([""; 0]);
+    let app = site!(around, asked, |request: &HttpRequest, n: usize| match request.path() {
+        "/said" => says("max-age=60").body(format!("body {n}")),
+        _ => HttpResponse::Ok().body(format!("body {n}")),
+    });
+    let ann = [("cookie", "id=ann")];
+    assert_eq!(send(&app, GET, "/a", &ann).await.2, "body 1");
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 2");
+    assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 2");
+    assert_eq!(send(&app, GET, "/said", &ann).await.2, "body 3");
+    assert_eq!(send(&app, GET, "/said", &[]).await.2, "body 3", "the origin said so");
 }
 
 #[actix_web::test]

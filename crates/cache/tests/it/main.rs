@@ -11,6 +11,7 @@ mod handles;
 mod http;
 mod levels;
 mod loading;
+mod marks;
 mod mishaps;
 mod model;
 mod outage;

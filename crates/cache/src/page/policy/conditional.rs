@@ -3,8 +3,8 @@
 use std::time::SystemTime;
 
 use actix_web::http::header::{
-    self, DATE, ETAG, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-    LAST_MODIFIED, RANGE,
+    self, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE,
+    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
 };
 
 use super::freshness::date;
@@ -245,6 +245,14 @@ pub fn is_updated_by_not_modified(name: &HeaderName) -> bool {
     const OF_THE_STORED_BODY: [HeaderName; 4] =
         [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::CONTENT_RANGE];
     !OF_THE_STORED_BODY.contains(name)
+}
+
+/// Tells whether a 304 is about another version than the stored one: a strong validator names the version that has not
+/// changed, and nothing else may be updated by it (RFC 9111, section 4.3.4).
+pub fn is_of_another_version(said: &HeaderMap, stored: Option<&HeaderValue>) -> bool {
+    let parse = |tag: &HeaderValue| EntityTag::parse(tag.as_bytes());
+    let Some(said) = said.get(ETAG).and_then(parse).filter(|tag| !tag.weak) else { return false };
+    !stored.and_then(parse).is_some_and(|stored| stored.strong_eq(&said))
 }
 
 /// Makes a request one for the whole page: an answer to its conditions would be for this client only.

@@ -71,6 +71,17 @@ impl Freshness {
         self.stored_at.saturating_add(self.lifetime.saturating_sub(self.initial_age))
     }
 
+    /// Decides what it is good for after it was made stale by hand: as if its time had come just now.
+    pub fn reuse_expired(&self, asked: RequestDirectives, now: Timestamp) -> Reuse {
+        match self.reuse(asked, now) {
+            Reuse::Fresh | Reuse::Stale | Reuse::Renew => {
+                let or_stale = self.stale_if_error > Duration::ZERO && !self.must_revalidate;
+                Reuse::Validate { or_stale, by_request: false }
+            }
+            validate => validate,
+        }
+    }
+
     /// Decides what it is good for.
     ///
     /// # Examples

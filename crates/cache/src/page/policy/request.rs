@@ -3,10 +3,12 @@
 use std::fmt;
 
 use actix_web::http::{
-    Method,
+    Method, Uri,
     header::{
         AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, HeaderMap, IF_MATCH, IF_UNMODIFIED_SINCE, TRANSFER_ENCODING,
+        UPGRADE,
     },
+    uri::Authority,
 };
 
 /// Why a request was let through without a look at the cache.
@@ -15,11 +17,11 @@ use actix_web::http::{
 pub enum Bypass {
     /// Its method is neither GET nor HEAD (RFC 9111, section 3).
     Method,
-    /// It has a body, which no key covers.
+    /// It has a body, which no key covers, or may go on as something else than HTTP.
     Body,
     /// It has an `Authorization` field (RFC 9111, section 3.5).
     Authorization,
-    /// It has a cookie that may stand for a session.
+    /// It has a cookie that may stand for a session, or one whose name is written so that it may be read as another.
     Session,
     /// Its host is missing or not one of the allowed.
     Host,
@@ -72,18 +74,21 @@ pub struct RequestRules<'a> {
 ///
 /// # Errors
 /// The reason why not.
-pub fn may_use_cache(method: &Method, headers: &HeaderMap, rules: RequestRules<'_>) -> Result<(), Bypass> {
+pub fn may_use_cache(method: &Method, uri: &Uri, headers: &HeaderMap, rules: RequestRules<'_>) -> Result<(), Bypass> {
     if method != Method::GET && method != Method::HEAD {
         return Err(Bypass::Method);
     }
     if has_body(headers) {
         return Err(Bypass::Body);
     }
-    if host(headers).is_none_or(|host| !is_allowed(host, rules.allowed_hosts)) {
+    if host(uri, headers).is_none_or(|host| !is_allowed(host, rules.allowed_hosts)) {
         return Err(Bypass::Host);
     }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Err(Bypass::Precondition);
+    }
+    if cookies(headers).any(|(name, _)| is_ambiguous(name)) {
+        return Err(Bypass::Session);
     }
     if rules.public {
         return Ok(());
@@ -98,8 +103,17 @@ pub fn may_use_cache(method: &Method, headers: &HeaderMap, rules: RequestRules<'
 }
 
 /// Returns the host of a request, without blanks around it; `None` if it is missing, empty or not a host.
-pub fn host(headers: &HeaderMap) -> Option<&str> {
-    let host = headers.get(HOST)?.to_str().ok()?.trim();
+///
+/// HTTP/2 says it in the target. Where both say it, they must say the same: views look here or there.
+pub fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
+    let named = uri.authority().map(Authority::as_str);
+    let host = match headers.get(HOST) {
+        Some(host) => host.to_str().ok()?.trim(),
+        None => named?,
+    };
+    if named.is_some_and(|named| !named.eq_ignore_ascii_case(host)) {
+        return None;
+    }
     let may_stand_in_a_host = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
     (!host.is_empty() && host.bytes().all(may_stand_in_a_host)).then_some(host)
 }
@@ -115,7 +129,14 @@ pub fn is_allowed(host: &str, allowed: &[String]) -> bool {
 
 fn has_body(headers: &HeaderMap) -> bool {
     let length = headers.get(CONTENT_LENGTH).map(|length| length.as_bytes());
-    headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != b"0")
+    headers.contains_key(TRANSFER_ENCODING)
+        || headers.contains_key(UPGRADE)
+        || length.is_some_and(|length| length != b"0")
+}
+
+/// Tells whether a cookie's name may be read as another one: actix decodes `%69d` to `id`.
+fn is_ambiguous(name: &[u8]) -> bool {
+    name.iter().any(|byte| *byte == b'%' || !byte.is_ascii_graphic())
 }
 
 fn has_session_cookie(headers: &HeaderMap, rules: RequestRules<'_>) -> bool {
@@ -162,7 +183,7 @@ mod tests {
             public,
             asks_response: false,
         };
-        may_use_cache(&method, &headers, rules)
+        may_use_cache(&method, &Uri::from_static("/"), &headers, rules)
     }
 
     fn get(fields: &[(&'static str, &str)]) -> Result<(), Bypass> {
@@ -181,6 +202,7 @@ mod tests {
         assert_eq!(get(&[("content-length", "0")]), Ok(()));
         assert_eq!(get(&[("content-length", "3")]), Err(Bypass::Body));
         assert_eq!(get(&[("transfer-encoding", "chunked")]), Err(Bypass::Body));
+        assert_eq!(get(&[("upgrade", "websocket")]), Err(Bypass::Body));
     }
 
     #[test]
@@ -202,6 +224,26 @@ mod tests {
         assert_eq!(with("theme=dark; id=1"), Err(Bypass::Session));
         assert_eq!(with("theme=dark;id"), Err(Bypass::Session));
         assert_eq!(with("xid=1; id2=2"), Ok(()));
+        for ambiguous in ["%69d=1", "i%64=1", "\u{a0}id=1", "theme=dark; id%20=1", "i d=1"] {
+            assert_eq!(with(ambiguous), Err(Bypass::Session), "{ambiguous}");
+            let fields = [("host", "larder.test"), ("cookie", ambiguous)];
+            assert_eq!(decide(Method::GET, &fields, &named, true), Err(Bypass::Session), "public: {ambiguous}");
+        }
+        assert_eq!(with("theme=a%20b"), Ok(()), "values may be written as they like");
+    }
+
+    #[test]
+    fn the_host_of_target_and_field_must_be_one() {
+        let host_of = |uri: &'static str, field: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            field.into_iter().for_each(|field| headers.append(HOST, HeaderValue::from_static(field)));
+            host(&Uri::from_static(uri), &headers).map(str::to_owned)
+        };
+        assert_eq!(host_of("/", Some("a.test")).as_deref(), Some("a.test"));
+        assert_eq!(host_of("http://a.test/", None).as_deref(), Some("a.test"));
+        assert_eq!(host_of("http://a.test/", Some("A.test")).as_deref(), Some("A.test"));
+        assert_eq!(host_of("http://b.test/", Some("a.test")), None);
+        assert_eq!(host_of("/", None), None);
     }
 
     #[test]

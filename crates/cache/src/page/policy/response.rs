@@ -23,6 +23,15 @@ use crate::clock::Timestamp;
 pub enum NotStored {
     /// Its status is none that is stored without the response saying so, or at all.
     Status,
+    /// A middleware made another method of the request.
+    Method,
+    /// Middleware saw something of the request that does not count in its key, because the rule of its path was not known
+    /// yet: parameters, or what it says of proxies. The next one is stored.
+    Unlearned,
+    /// A middleware outside of the mark added tags, before their versions were read.
+    EarlyTags,
+    /// The view says that another version has not changed than the stored one.
+    OtherVersion,
     /// The request had an `Authorization` field, and the response does not say that others may have it.
     Authorization,
     /// The view read what belongs to one visitor: his session or the like.
@@ -57,6 +66,10 @@ impl fmt::Display for NotStored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             NotStored::Status => "status",
+            NotStored::Method => "method",
+            NotStored::Unlearned => "unlearned",
+            NotStored::EarlyTags => "early-tags",
+            NotStored::OtherVersion => "other-version",
             NotStored::Authorization => "authorization",
             NotStored::Tainted => "private-data",
             NotStored::SetCookie => "set-cookie",
@@ -211,23 +224,29 @@ pub fn vary(headers: &HeaderMap) -> Result<Vec<HeaderName>, NotStored> {
     Ok(names)
 }
 
-/// Tells clients how long they may keep a page: adds `max-age` and `Expires` unless the response says either.
+/// What clients are told at most: a year says for ever, and no date lies beyond what a field can say.
+const LONGEST_TOLD: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Tells clients how long they may keep a page: adds `max-age` and `Expires` unless the response says either. Tells whether
+/// it did.
 ///
-/// `clients` is what the view grants them; zero makes them ask each time.
-pub fn tell_clients(headers: &mut HeaderMap, clients: Duration, now: SystemTime) {
+/// `clients` is what the view grants them; zero makes them ask each time. A private page is for browsers only.
+pub fn tell_clients(headers: &mut HeaderMap, clients: Duration, is_private: bool, now: SystemTime) -> bool {
     if CacheControl::of(headers).max_age.is_some() || headers.contains_key(EXPIRES) {
-        return;
+        return false;
     }
-    let directive = if clients.is_zero() {
-        HeaderValue::from_static("max-age=0, must-revalidate")
-    } else {
-        number("max-age=", clients.as_secs())
-    };
-    headers.append(header::CACHE_CONTROL, directive);
+    let clients = clients.min(LONGEST_TOLD);
+    let private = if is_private { "private, " } else { "" };
+    let validate = if clients.is_zero() { ", must-revalidate" } else { "" };
+    let directive = format!("{private}max-age={}{validate}", clients.as_secs());
+    if let Ok(directive) = HeaderValue::try_from(directive) {
+        headers.append(header::CACHE_CONTROL, directive);
+    }
     let expires = httpdate::fmt_http_date(now.checked_add(clients).unwrap_or(now));
     if let Ok(expires) = HeaderValue::try_from(expires) {
         headers.insert(EXPIRES, expires);
     }
+    true
 }
 
 /// Tells whether a field belongs to one connection or to this cache, and is not kept (RFC 9111, section 3.1).
@@ -444,7 +463,7 @@ mod tests {
     fn clients_are_told_unless_the_view_told_them() {
         let tell = |fields: &[(&'static str, &'static str)], clients| {
             let mut headers = headers(fields);
-            tell_clients(&mut headers, Duration::from_secs(clients), SystemTime::UNIX_EPOCH);
+            tell_clients(&mut headers, Duration::from_secs(clients), false, SystemTime::UNIX_EPOCH);
             let read =
                 |name| headers.get_all(name).map(|v| v.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(", ");
             (read(header::CACHE_CONTROL), read(EXPIRES))
