@@ -541,6 +541,11 @@ impl Alias {
     }
 
     /// Tags belong to the alias, whatever version of a key they stand on.
+    /// Returns which part of the store a key lives on.
+    pub(crate) fn part_of(&self, key: &Key<'_>, version: i64) -> Result<usize> {
+        Ok(self.store.part_of(&self.keys.final_key(key, version)?))
+    }
+
     fn tag_keys<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<Vec<String>> {
         names.map(|name| self.keys.final_key(&Key::tag(name), self.version)).collect()
     }

@@ -15,6 +15,7 @@
 //! - `delete` tells whether the store had an entry that had not expired, be it stale by a tag.
 
 mod blocking;
+mod gather;
 mod load;
 mod turn;
 
@@ -25,8 +26,12 @@ use std::{
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
+use self::gather::{Gather, PATIENCE};
 #[cfg(feature = "page")]
 use crate::alias::Watched;
 use crate::{
@@ -78,11 +83,16 @@ pub(crate) const MAX_WAITING: usize = 256;
 pub struct Cache {
     blocking: BlockingCache,
     queue: Arc<Semaphore>,
+    gather: Arc<Gather>,
 }
 
 impl Cache {
     pub(crate) fn new(alias: Alias) -> Self {
-        Cache { blocking: BlockingCache::new(alias), queue: Arc::new(Semaphore::new(MAX_WAITING)) }
+        Cache {
+            blocking: BlockingCache::new(alias),
+            queue: Arc::new(Semaphore::new(MAX_WAITING)),
+            gather: Arc::default(),
+        }
     }
 
     /// Returns the blocking handle with the same scope.
@@ -428,11 +438,36 @@ impl Cache {
         {
             return Ok(found);
         }
-        let asked = key.clone().into_owned();
-        match self.try_run(move |cache| cache.find_with(&asked, copies)).await {
+        match self.find_in_store(key, copies).await {
             Err(error) if error.is_outage() => Ok(Found::unavailable()),
             found => found,
         }
+    }
+
+    async fn find_in_store(&self, key: &Key<'_>, copies: Copies) -> Result<Found> {
+        let permit = self.permit()?;
+        let how = self.blocking.how(copies);
+        let alias = &self.blocking.alias;
+        let mut answer = self.gather.ask(alias, key.clone().into_owned(), how, permit)?;
+        let answered = match timeout(PATIENCE, &mut answer).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                self.gather.hurry(alias);
+                timeout(alias.deadline.saturating_sub(PATIENCE), answer).await.map_err(|_| self.too_slow())?
+            }
+        };
+        answered.unwrap_or_else(|error| Err(Error::unavailable(format!("cache {}", self.alias()), error)))
+    }
+
+    fn permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.queue).try_acquire_owned();
+        permit.map_err(|_| Error::Overloaded { alias: self.alias().to_owned() })
+    }
+
+    fn too_slow(&self) -> Error {
+        let deadline = self.blocking.alias.deadline.as_millis();
+        let slow = format!("it took longer than {deadline} ms; the operation goes on");
+        Error::unavailable(format!("cache {}", self.alias()), slow)
     }
 
     /// Runs what must happen, however long the queue is and however long it takes: whatever leaves the old value of a key
@@ -464,17 +499,14 @@ impl Cache {
         if !self.capabilities().blocking {
             return operation(&self.blocking);
         }
-        let permit = Arc::clone(&self.queue).try_acquire_owned();
-        let permit = permit.map_err(|_| Error::Overloaded { alias: self.alias().to_owned() })?;
+        let permit = self.permit()?;
         let guarded = move |cache: &BlockingCache| {
             let result = operation(cache);
             drop(permit);
             result
         };
-        let deadline = self.blocking.alias.deadline;
-        let slow = format!("it took longer than {} ms; the operation goes on", deadline.as_millis());
-        let done = tokio::time::timeout(deadline, self.run_in_pool(guarded)).await;
-        done.unwrap_or_else(|_| Err(Error::unavailable(format!("cache {}", self.alias()), slow)))
+        let done = timeout(self.blocking.alias.deadline, self.run_in_pool(guarded)).await;
+        done.unwrap_or_else(|_| Err(self.too_slow()))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// What a look-up came to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Found {
     pub(crate) state: State,
     /// What stands in the store, be it of use or not.
@@ -46,7 +46,7 @@ impl Copies {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum State {
     Fresh(Hit),
     /// Past its time, and kept for a while.
@@ -55,7 +55,7 @@ pub(crate) enum State {
 }
 
 /// An entry that no invalidation stands against.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Hit {
     pub(crate) content: Content,
     pub(crate) created: Option<Timestamp>,

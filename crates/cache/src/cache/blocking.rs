@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{as_hit, into_bytes, negated, owned};
+use super::{as_hit, gather::How, into_bytes, negated, owned};
 #[cfg(feature = "page")]
 use crate::alias::Watched;
 use crate::{
@@ -332,6 +332,11 @@ impl BlockingCache {
 
     pub(crate) fn find(&self, key: &Key<'_>) -> Result<Found> {
         self.find_with(key, Copies::for_caller())
+    }
+
+    /// Returns how this handle looks keys up.
+    pub(super) fn how(&self, copies: Copies) -> How {
+        How { version: self.key_version(), tags: Arc::clone(&self.scope.tags), copies }
     }
 
     pub(super) fn find_with(&self, key: &Key<'_>, copies: Copies) -> Result<Found> {
