@@ -92,11 +92,60 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match &self.0 {
             Some(manual) => Timestamp(manual.millis.load(Ordering::SeqCst)),
-            None => {
-                let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Timestamp(u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX))
-            }
+            None => Timestamp(u64::try_from(coarse::since_1970().as_millis()).unwrap_or(u64::MAX)),
         }
+    }
+}
+
+/// A moment on a clock that nobody sets, in milliseconds since some beginning. It moves in steps of a few of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Tick(pub(crate) u64);
+
+impl Tick {
+    pub(crate) fn now() -> Self {
+        Tick(u64::try_from(coarse::since_some_beginning().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Tick(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Clocks that the kernel moves on a few times in a hundredth of a second. Reading them costs a fifth of what the exact ones
+/// cost, which a look-up in memory notices.
+#[cfg(target_os = "linux")]
+mod coarse {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    pub(super) fn since_1970() -> Duration {
+        read(ClockId::RealtimeCoarse)
+    }
+
+    pub(super) fn since_some_beginning() -> Duration {
+        read(ClockId::MonotonicCoarse)
+    }
+
+    fn read(clock: ClockId) -> Duration {
+        Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod coarse {
+    use std::{
+        sync::LazyLock,
+        time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    };
+
+    pub(super) fn since_1970() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    pub(super) fn since_some_beginning() -> Duration {
+        static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGINNING.elapsed()
     }
 }
 

@@ -215,9 +215,9 @@ impl Payload {
     }
 
     /// Returns the value as it was packed.
-    pub(crate) fn unpack(&self) -> Result<Bytes, Unreadable> {
+    pub(crate) fn unpack(self) -> Result<Bytes, Unreadable> {
         if !self.compressed {
-            return Ok(self.bytes.clone());
+            return Ok(self.bytes);
         }
         let (length, frame) = self.bytes.split_at_checked(4).ok_or(Unreadable::Damaged)?;
         let length = length.try_into().map(u32::from_le_bytes).map_err(|_| Unreadable::Damaged)?;
@@ -282,6 +282,9 @@ impl TagList {
             rest = split_tag(rest)?.2;
         }
         let length = bytes.len() - rest.len();
+        if length == 0 {
+            return Some(TagList::default());
+        }
         Some(TagList { count, bytes: bytes.split_to(length) })
     }
 }

@@ -11,11 +11,12 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{
     backend::{Backend, Value},
+    clock::Tick,
     error::Result,
     key::{Key, KeySpace},
     timeout::Expiry,
@@ -34,14 +35,13 @@ const MARGIN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Generations {
     parts: Box<[Part]>,
-    since: Instant,
 }
 
 #[derive(Debug)]
 struct Part {
     key: String,
     generation: AtomicU64,
-    /// Until when it is believed, in milliseconds since the alias was made; 0 if it is not known.
+    /// Until which [`Tick`] it is believed; 0 if it is not known.
     until: AtomicU64,
     learning: Mutex<()>,
 }
@@ -61,20 +61,20 @@ impl Generations {
             until: AtomicU64::new(0),
             learning: Mutex::new(()),
         };
-        Generations { parts: (0..store.parts().max(1)).map(part).collect(), since: Instant::now() }
+        Generations { parts: (0..store.parts().max(1)).map(part).collect() }
     }
 
     /// Returns the generation of a part, if it was read not long ago.
     pub(crate) fn known(&self, part: usize) -> Option<u64> {
         let part = self.part(part);
         let until = part.until.load(Ordering::Acquire);
-        (self.millis(Instant::now()) < until).then(|| part.generation.load(Ordering::Relaxed))
+        (Tick::now().0 < until).then(|| part.generation.load(Ordering::Relaxed))
     }
 
     /// Returns until when the generation of a part is believed.
     #[cfg(feature = "page")]
-    pub(crate) fn believed_until(&self, part: usize) -> Instant {
-        self.since + Duration::from_millis(self.part(part).until.load(Ordering::Acquire))
+    pub(crate) fn believed_until(&self, part: usize) -> Tick {
+        Tick(self.part(part).until.load(Ordering::Acquire))
     }
 
     /// Returns the key of a part's generation.
@@ -83,13 +83,13 @@ impl Generations {
     }
 
     /// Takes note of what a read found that was begun at `asked`; gives the part a generation if it has none.
-    pub(crate) fn learn(&self, store: &dyn Backend, part: usize, found: Option<Value>, asked: Instant) -> Result<u64> {
+    pub(crate) fn learn(&self, store: &dyn Backend, part: usize, found: Option<Value>, asked: Tick) -> Result<u64> {
         let part = self.part(part);
         let generation = match found {
             Some(Value::Integer(generation)) => generation,
             _ => first(store, &part.key)?,
         };
-        let until = self.millis(asked + BOUND);
+        let until = asked.after(BOUND).0;
         let _turn = part.learning.lock().unwrap_or_else(PoisonError::into_inner);
         // A slower reader must not prolong what a faster one has found to be over.
         if until >= part.until.load(Ordering::Relaxed) {
@@ -109,7 +109,7 @@ impl Generations {
 
     /// Reads the generation of a part, for those who must not take an old one for the current.
     pub(crate) fn read(&self, store: &dyn Backend, part: usize) -> Result<u64> {
-        let asked = Instant::now();
+        let asked = Tick::now();
         let found = store.get(self.key(part))?.map(|entry| entry.value);
         self.learn(store, part, found, asked)
     }
@@ -135,10 +135,6 @@ impl Generations {
 
     fn part(&self, part: usize) -> &Part {
         &self.parts[part.min(self.parts.len() - 1)]
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
         Changed, Entry, Value,
         near::{Begun, Near},
     },
-    clock::Timestamp,
+    clock::{Tick, Timestamp},
     codec::Content,
     envelope::{Envelope, TagList},
     error::Result,
@@ -290,7 +290,7 @@ impl Alias {
         if known.is_none() {
             keys.push(self.generations.key(part));
         }
-        let asked = Instant::now();
+        let asked = Tick::now();
         let mut entries = self.store.get_many(&keys)?;
         let generation = match known {
             Some(generation) => generation,
@@ -408,7 +408,7 @@ impl Alias {
 
     fn judge(&self, key: &Key<'_>, envelope: Envelope, batch: &mut Batch) -> Result<State> {
         let held_until = envelope.ticket.map(|ticket| ticket.until);
-        let Some(payload) = &envelope.payload else {
+        let Some(payload) = envelope.payload else {
             let is_held = held_until.is_some_and(|until| until > self.clock.now());
             return Ok(State::Missing(if is_held { MissReason::Loading } else { MissReason::Absent }));
         };
@@ -419,8 +419,9 @@ impl Alias {
         if self.capabilities.blocking && !envelope.tags.is_empty() {
             self.remember(key, &envelope.tags);
         }
+        let (codec, stored_bytes) = (payload.codec(), payload.stored_bytes());
         let content = match payload.unpack() {
-            Ok(bytes) => Content::Payload(payload.codec(), bytes),
+            Ok(bytes) => Content::Payload(codec, bytes),
             Err(why) => return Ok(State::Missing(MissReason::Unreadable(why))),
         };
         let hit = Hit {
@@ -430,7 +431,7 @@ impl Alias {
             kept_until: envelope.kept_until,
             cost: envelope.cost,
             held_until,
-            stored_bytes: payload.stored_bytes(),
+            stored_bytes,
         };
         // The clock is asked only where it decides.
         let is_stale = match hit.fresh_until {

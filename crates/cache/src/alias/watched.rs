@@ -1,10 +1,10 @@
 //! Looking an entry up in this process's memory in such a way that it need not be looked up again until something
 //! changes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Alias, Copies, Found, Hit};
-use crate::{backend::watch::Watch, error::Result, key::Key, timeout::Expiry};
+use crate::{backend::watch::Watch, clock::Tick, error::Result, key::Key, timeout::Expiry};
 
 /// How long an entry is used at most before it is looked up again: a store that drops what was used least recently
 /// shall know that it is used.
@@ -24,13 +24,13 @@ pub(crate) struct Watched {
 pub(crate) struct Grounds {
     watch: Watch,
     /// Until when the generation of the entry is believed, and the entry not looked up again.
-    believed_until: Instant,
+    believed_until: Tick,
 }
 
 impl Grounds {
     /// Tells whether the entry would be found again as it was, if its time has not come.
     pub(crate) fn hold(&self) -> bool {
-        self.watch.is_unchanged() && Instant::now() < self.believed_until
+        self.watch.is_unchanged() && Tick::now() < self.believed_until
     }
 }
 
@@ -49,7 +49,7 @@ impl Alias {
         let Some(mut watch) = watch else { return Ok(None) };
         watch.add(&final_key);
         watch.add(self.generations.key(part));
-        let mut believed_until = Instant::now() + LONGEST;
+        let mut believed_until = Tick::now().after(LONGEST);
         match self.near {
             Some(_) => believed_until = believed_until.min(self.generations.believed_until(part)),
             // It is watched, so it is enough to know it now.

@@ -42,7 +42,7 @@ impl Id {
     }
 
     pub(super) fn inside(envelope: &Envelope) -> Option<Self> {
-        let payload = envelope.payload.as_ref()?;
+        let payload = envelope.payload.clone()?;
         codec::decode(&Content::Payload(payload.codec(), payload.unpack().ok()?))
     }
 
