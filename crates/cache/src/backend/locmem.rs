@@ -20,6 +20,8 @@ use std::{
     },
 };
 
+use compact_str::CompactString;
+
 use super::{
     Backend, Capabilities, Entry, Options, Sharing, Stats, Value,
     watch::{Changes, Watch, spread},
@@ -54,7 +56,7 @@ pub const DEFAULT_MAX_BYTES: usize = 64 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct Locmem(Arc<Store>);
 
-type Shard = HashMap<Box<str>, Slot>;
+type Shard = HashMap<CompactString, Slot>;
 
 #[derive(Debug)]
 struct Store {
