@@ -409,6 +409,12 @@ impl Cache {
         self.blocking.alias.clock.now()
     }
 
+    /// Tells whether anything lies in this process's memory.
+    #[cfg(feature = "page")]
+    pub(crate) fn has_some_at_once(&self) -> bool {
+        !self.capabilities().blocking || self.blocking.has_copies()
+    }
+
     /// Looks up what lies in this process's memory; `None` if a store would have to be waited for.
     #[cfg(feature = "page")]
     pub(crate) fn find_at_once(&self, key: &Key<'_>) -> Option<Found> {

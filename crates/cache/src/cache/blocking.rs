@@ -437,6 +437,11 @@ impl BlockingCache {
     }
 
     #[cfg(feature = "page")]
+    pub(super) fn has_copies(&self) -> bool {
+        self.alias.near.as_ref().is_some_and(|near| !near.is_checked())
+    }
+
+    #[cfg(feature = "page")]
     pub(super) fn find_watched(&self, key: &Key<'_>) -> Result<Option<Watched>> {
         match Copies::for_caller() {
             Copies::Will => self.alias.find_watched(key, self.key_version()),

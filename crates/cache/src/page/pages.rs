@@ -269,7 +269,7 @@ impl Pages {
             Some(Known::Rule(rule)) => rule,
             _ => self.default_rule.as_ref()?,
         };
-        let cache = self.may_find(request, rule)?;
+        let cache = self.may_find(request, rule).filter(|cache| cache.has_some_at_once())?;
         let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
         let (mut search, grounds) = Search::at_once(cache, &id, request.headers())?;
         let now = cache.now();
