@@ -46,6 +46,7 @@
 
 mod answer;
 mod cache_page;
+mod coded;
 mod collect;
 mod headers;
 mod invalidation;

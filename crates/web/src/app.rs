@@ -146,6 +146,7 @@ pub(crate) fn page_cache(caches: &Caches, settings: &Settings) -> PageCache {
         .session_cookies([session::COOKIE])
         .allowed_hosts(server.allowed_hosts.clone())
         .ignore_query(TRACKING)
+        .compress(true)
         .debug(server.debug);
     match &settings.site_cache {
         Some(site) => page_cache.site(

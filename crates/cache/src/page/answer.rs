@@ -7,14 +7,16 @@ use actix_web::{
         Method, StatusCode,
         header::{
             ACCEPT_RANGES, AGE, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, EXPIRES, HeaderMap,
-            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
+            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, VARY,
         },
     },
 };
 use bytes::Bytes;
 
 use super::{
+    coded::Coded,
     policy::{
+        coding::{self, Accepted},
         conditional::{self, Preconditions},
         range::{self, Ranges},
         response,
@@ -31,21 +33,25 @@ pub(super) struct Asked {
     conditions: Preconditions,
     /// The `Range` fields of a GET.
     ranges: HeaderMap,
+    accepted: Accepted,
 }
 
 impl Asked {
     /// Reads it from a request that is still as its client sent it.
-    pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
+    ///
+    /// `codings` says whether pages have any.
+    pub(super) fn of(method: &Method, headers: &HeaderMap, codings: bool) -> Self {
         let says = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+        let accepted = if codings { Accepted::of(headers) } else { Accepted::default() };
         if !says.iter().any(|name| headers.contains_key(name)) {
-            return Asked::default();
+            return Asked { accepted, ..Asked::default() };
         }
         let mut ranges = HeaderMap::new();
         // RFC 9110, section 14.2: for GET only.
         if method == Method::GET {
             headers.get_all(RANGE).for_each(|range| ranges.append(RANGE, range.clone()));
         }
-        Asked { wants_anything: true, conditions: Preconditions::of(headers), ranges }
+        Asked { wants_anything: true, conditions: Preconditions::of(headers), ranges, accepted }
     }
 
     /// Tells whether anything but the page as it is.
@@ -59,11 +65,12 @@ impl Asked {
         let headers = answer.headers_mut();
         page.fields.iter().for_each(|(name, value)| headers.append(name.clone(), value.clone()));
         headers.insert(AGE, response::number("", page.freshness.age(now).as_secs()));
-        self.answer_made(answer, page.body.clone())
+        self.answer_made(answer, page.body.clone(), &page.coded)
     }
 
-    /// Answers with the fields and the body of a page.
-    pub(super) fn answer_made(&self, mut answer: HttpResponse<()>, body: Bytes) -> HttpResponse {
+    /// Answers with the fields and the body of a page, or the body in a coding that the client takes.
+    pub(super) fn answer_made(&self, mut answer: HttpResponse<()>, body: Bytes, coded: &[Coded]) -> HttpResponse {
+        let body = if coded.is_empty() { body } else { self.choose(answer.headers_mut(), body, coded) };
         // RFC 9110, section 13.2.1: conditions are for answers that would be successes.
         if !answer.status().is_success() || !self.wants_anything {
             return answer.set_body(BoxBody::new(body));
@@ -100,6 +107,17 @@ impl Asked {
             answer.headers_mut().insert(CONTENT_TYPE, kind);
         }
         answer.set_body(BoxBody::new(range::multipart(&parts, kind.as_deref(), &body, &boundary)))
+    }
+
+    /// Chooses one of the codings that there are, and says which.
+    fn choose(&self, headers: &mut HeaderMap, body: Bytes, coded: &[Coded]) -> Bytes {
+        headers.append(VARY, HeaderValue::from_static("accept-encoding"));
+        let Some(coding) = self.accepted.choose(coded.iter().map(|coded| coded.coding)) else { return body };
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        if let Some(tag) = headers.get(ETAG).map(|tag| coding::tag_of(tag, coding)) {
+            headers.insert(ETAG, tag);
+        }
+        coded.iter().find(|coded| coded.coding == coding).map_or(body, |coded| coded.body.clone())
     }
 
     /// Answers with a page that is not stored: it may be what the client has already.

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use super::{
     answer::Asked,
+    coded::Coded,
     key,
     pages::{CACHE_STATUS, Rule},
     policy::{PageOutcome, response},
@@ -87,6 +88,7 @@ pub(super) struct Ready {
     until: Timestamp,
     born: Timestamp,
     body: Bytes,
+    coded: Box<[Coded]>,
     etag: Option<HeaderValue>,
     fields: Rc<[Field]>,
     digest: Box<[u8; 32]>,
@@ -186,7 +188,7 @@ impl Memo {
         let Found { rule, digest, hit, page, grounds, until } = found;
         let small = |number: u128| u32::try_from(number).unwrap_or(u32::MAX);
         let bytes = small(page.bytes() as u128);
-        let StoredPage { status, freshness, body, fields, .. } = page;
+        let StoredPage { status, freshness, body, fields, coded, .. } = page;
         let (etag, fields): (Vec<Field>, Vec<Field>) = fields.into_iter().partition(|(name, _)| *name == ETAG);
         let fields = self.lists.get(&*fields).cloned().unwrap_or_else(|| {
             if self.lists.len() == MAX_LISTS {
@@ -213,6 +215,7 @@ impl Memo {
             until,
             born: freshness.born(),
             body,
+            coded: coded.into(),
             etag: etag.into_iter().next().map(|(_, etag)| etag),
             fields,
             digest: Box::new(digest),
@@ -257,7 +260,7 @@ impl Ready {
         self.etag.iter().for_each(|etag| headers.append(ETAG, etag.clone()));
         headers.insert(AGE, age.field.clone());
         headers.append(CACHE_STATUS, age.status.clone());
-        (asked.answer_made(answer, self.body.clone()), PageOutcome::Hit { ttl: age.ttl })
+        (asked.answer_made(answer, self.body.clone(), &self.coded), PageOutcome::Hit { ttl: age.ttl })
     }
 }
 

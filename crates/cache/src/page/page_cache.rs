@@ -132,6 +132,24 @@ impl PageCache {
         self
     }
 
+    /// Keeps pages of text in codings too, `br`, `zstd` and `gzip`, made once when the page is stored: clients get the one
+    /// they like best. They take about half the room of the page again. Then no `Compress` is needed around views whose
+    /// pages are kept; pages of a view that has one are left as it made them.
+    #[must_use]
+    pub fn compress(mut self, compresses: bool) -> Self {
+        Arc::make_mut(&mut self.site).compresses = compresses;
+        self
+    }
+
+    /// Names the tags of each stored page in this field of its answers, so that a cache before this one can be purged by
+    /// them: `Cache-Tag`, separated by commas, or `Surrogate-Key`, separated by blanks. Without it strangers do not learn
+    /// them.
+    #[must_use]
+    pub fn tag_field(mut self, name: HeaderName) -> Self {
+        Arc::make_mut(&mut self.site).tag_field = Some(name);
+        self
+    }
+
     /// Removes the pages of an address, all variants of them: from every cache, without a prefix, with that of
     /// [`site`](PageCache::site), and with those of the marks on views that run in this process. `url` is
     /// `http://example.org/objects/7/?page=2`, with the host under which clients ask for it; the scheme does not matter.

@@ -160,6 +160,9 @@ pub(super) struct Site {
     pub(super) max_body_bytes: usize,
     pub(super) debug: bool,
     pub(super) etags: bool,
+    pub(super) compresses: bool,
+    /// The field that names the tags of pages, for a cache before this one.
+    pub(super) tag_field: Option<HeaderName>,
     pub(super) ignored_query: Vec<String>,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) targets: Vec<HeaderName>,
@@ -176,6 +179,8 @@ impl Default for Site {
             max_body_bytes: 1024 * 1024,
             debug: false,
             etags: true,
+            compresses: false,
+            tag_field: None,
             ignored_query: Vec::new(),
             trusted_proxies: Vec::new(),
             targets: Vec::new(),
@@ -257,7 +262,7 @@ impl Pages {
             return None;
         }
         ready.count(cache, asking, started);
-        let (answer, outcome) = ready.answer(&Asked::of(request.method(), request.headers()), ages, now);
+        let (answer, outcome) = ready.answer(&self.asked(request), ages, now);
         request.extensions_mut().insert(outcome);
         Some(answer)
     }
@@ -275,7 +280,7 @@ impl Pages {
         let now = cache.now();
         let page = search.page.take().filter(|page| !search.is_expired && page.freshness.is_fresh(now))?;
         search.count(cache, true, false);
-        let mut answer = Asked::of(request.method(), request.headers()).answer(&page, now);
+        let mut answer = self.asked(request).answer(&page, now);
         let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
         self.announce(request.request(), answer.headers_mut(), outcome);
         // What is found by another address than it was asked for, or by more than that, is looked up each time.
@@ -293,6 +298,10 @@ impl Pages {
     fn may_find<'r>(&'r self, request: &ServiceRequest, rule: &'r Rule) -> Option<&'r Cache> {
         request::may_use_cache(request.method(), request.uri(), request.headers(), self.request_rules(rule)).ok()?;
         self.cache_of(rule).ok()
+    }
+
+    fn asked(&self, request: &ServiceRequest) -> Asked {
+        Asked::of(request.method(), request.headers(), self.site.compresses)
     }
 
     fn request_rules<'r>(&'r self, rule: &'r Rule) -> RequestRules<'r> {
@@ -413,7 +422,7 @@ impl Pages {
             search.count(&cache, is_hit, queue.is_some());
             let answer = |page: &StoredPage, has_waited: bool| {
                 let ttl = page.freshness.ttl(now);
-                let mut answer = Asked::of(request.method(), headers).answer(page, now);
+                let mut answer = self.asked(request).answer(page, now);
                 let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
                 self.announce(request.request(), answer.headers_mut(), outcome);
                 answer
@@ -432,7 +441,7 @@ impl Pages {
                 }
                 stale => stale,
             };
-            let mut pending = Pending::new(request, rule, cache.clone(), id.clone());
+            let mut pending = Pending::new(request, rule, cache.clone(), id.clone(), self.asked(request));
             pending.stale = stale.map(|page| (page, or_stale));
             pending.varies = search.varies;
             pending.forward = match reuse {

@@ -13,8 +13,8 @@ use actix_web::{
     http::{
         Method, StatusCode, Uri,
         header::{
-            AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName, HeaderValue,
-            IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, X_FORWARDED_FOR,
+            ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName,
+            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, X_FORWARDED_FOR,
         },
     },
 };
@@ -22,12 +22,13 @@ use bytes::Bytes;
 
 use super::{
     answer::{self, Asked},
+    coded,
     collect::{Collected, collect},
     headers::etag_of,
     key::{FORWARDED_FIELDS, PageId},
     pages::{Pages, Rule},
     policy::{
-        Forward, NotStored, PageOutcome, conditional,
+        Forward, NotStored, PageOutcome, coding, conditional,
         freshness::Freshness,
         response::{self, StoringRules},
     },
@@ -67,6 +68,8 @@ pub(super) struct Pending {
     is_validating: bool,
     /// Whether the view said that it has not.
     is_validated: bool,
+    /// The tags that its rule gives it.
+    tags: Vec<String>,
     /// Why the page is not to be stored, whatever it will be.
     pub(super) refusal: Option<NotStored>,
     started: Instant,
@@ -81,7 +84,7 @@ struct Storable {
 }
 
 impl Pending {
-    pub(super) fn new(request: &ServiceRequest, rule: &Rc<Rule>, cache: Cache, id: PageId) -> Self {
+    pub(super) fn new(request: &ServiceRequest, rule: &Rc<Rule>, cache: Cache, id: PageId, asked: Asked) -> Self {
         Pending {
             rule: Rc::clone(rule),
             cache,
@@ -91,9 +94,10 @@ impl Pending {
             stale: None,
             is_authorized: request.headers().contains_key(AUTHORIZATION),
             has_cookies: request.headers().contains_key(COOKIE),
-            asked: Asked::of(request.method(), request.headers()),
+            asked,
             is_validating: false,
             is_validated: false,
+            tags: Vec::new(),
             refusal: None,
             started: Instant::now(),
             loading: None,
@@ -121,6 +125,7 @@ impl Pending {
     pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
         let Some((loading, _)) = self.loading.take() else { return };
         let tags = self.rule.tags.as_ref().map(|tags_of| tags_of(request)).unwrap_or_default();
+        self.tags.clone_from(&tags);
         let read = move |_: &BlockingCache| Ok((loading.basis(&tags, true)?, loading));
         self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
     }
@@ -320,8 +325,15 @@ impl Pending {
         if is_tagged_here {
             head.headers_mut().insert(ETAG, etag_of(&body));
         }
+        self.tell_tags(pages, head.headers_mut(), request);
+        // Where the view tells codings apart by itself, ours would stand in between.
+        let is_codable = head.status() == StatusCode::OK
+            && !vary.contains(&ACCEPT_ENCODING)
+            && pages.site.compresses
+            && coding::is_codable(head.headers());
+        let coded = if is_codable { coded::all_of(&body).await } else { Vec::new() };
         let page = StoredPage::new(head.status(), head.headers(), body, freshness);
-        let page = StoredPage { is_tagged_here, is_told_here, ..page };
+        let page = StoredPage { is_tagged_here, is_told_here, coded, ..page };
         let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
         let is_validated = self.is_validated;
         let outcome = match self.keep(&page, vary, request).await {
@@ -330,7 +342,7 @@ impl Pending {
             Err(reason) => PageOutcome::NotStored { forward, reason },
         };
         pages.announce(request, head.headers_mut(), outcome);
-        asked.answer_made(head, page.body)
+        asked.answer_made(head, page.body, &page.coded)
     }
 
     /// Stores what the view said has not changed, with what it said anew (RFC 9111, section 4.3.4).
@@ -369,7 +381,7 @@ impl Pending {
             Err(reason) => {
                 self.give_up().await;
                 pages.announce(request, head.headers_mut(), PageOutcome::NotStored { forward, reason });
-                self.asked.answer_made(head, page.body)
+                self.asked.answer_made(head, page.body, &page.coded)
             }
         }
     }
@@ -436,6 +448,16 @@ impl Pending {
         let clients = self.rule.clients.unwrap_or(self.rule.timeout).min(freshness.lifetime);
         let is_private = self.rule.is_private() || self.is_tainted(request);
         response::tell_clients(headers, clients, is_private, self.cache.now().to_system_time())
+    }
+
+    /// Names the tags of the page to a cache before this one, if the site says in which field.
+    fn tell_tags(&self, pages: &Pages, headers: &mut HeaderMap, request: &HttpRequest) {
+        let Some(name) = &pages.site.tag_field else { return };
+        let extensions = request.extensions();
+        let discovered = extensions.get::<PageTags>().map_or(&[][..], |tags| &tags.0);
+        if let Some(tags) = response::tag_list(self.tags.iter().chain(discovered), name) {
+            headers.insert(name.clone(), tags);
+        }
     }
 
     async fn keep(self, page: &StoredPage, vary: Vec<HeaderName>, request: &HttpRequest) -> Result<(), NotStored> {

@@ -1,6 +1,7 @@
 //! The rules of the page cache as pure functions: data and time in, decision out.
 
 pub mod cache_control;
+pub mod coding;
 pub mod conditional;
 pub mod freshness;
 pub mod query;

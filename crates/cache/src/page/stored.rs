@@ -1,9 +1,10 @@
 //! The form in which a page is kept.
 //!
 //! ```text
-//! u8 kind: 0 page, 1 list of headers that the page varies by
-//! page: status u16, stored at (ms since 1970) u64, lifetime in ms u64, number of fields u16,
-//!       per field: name length u16, value length u32, name, value; then the body
+//! u8 kind: 3 page, 1 list of headers that the page varies by
+//! page: status u16, flags u8, stored at (ms since 1970) u64, lifetime in ms u64, number of fields u16,
+//!       per field: name length u16, value length u32, name, value; number of codings u8, per coding:
+//!       which u8, length u32, body; then the body as it is
 //! list: names, separated by commas
 //! ```
 
@@ -15,10 +16,13 @@ use actix_web::http::{
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::policy::{freshness::Freshness, response};
+use super::{
+    coded::Coded,
+    policy::{coding::Coding, freshness::Freshness, response},
+};
 use crate::clock::Timestamp;
 
-const PAGE: u8 = 2;
+const PAGE: u8 = 3;
 const VARIES: u8 = 1;
 
 /// What stands under the key of a page.
@@ -41,6 +45,8 @@ pub(super) struct StoredPage {
     pub(super) is_told_here: bool,
     pub(super) fields: Vec<Field>,
     pub(super) body: Bytes,
+    /// The body in other codings.
+    pub(super) coded: Vec<Coded>,
 }
 
 impl StoredPage {
@@ -48,7 +54,7 @@ impl StoredPage {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: Bytes, freshness: Freshness) -> Self {
         let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
         let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        StoredPage { status, freshness, is_tagged_here: false, is_told_here: false, fields, body }
+        StoredPage { status, freshness, is_tagged_here: false, is_told_here: false, fields, body, coded: Vec::new() }
     }
 
     /// Returns the fields as the view said them.
@@ -79,7 +85,8 @@ impl StoredPage {
     /// Returns about how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         let fields = self.fields.iter().map(|(name, value)| 6 + name.as_str().len() + value.len());
-        64 + fields.sum::<usize>() + self.body.len()
+        let coded = self.coded.iter().map(|coded| 5 + coded.body.len());
+        64 + fields.sum::<usize>() + coded.sum::<usize>() + self.body.len()
     }
 
     pub(super) fn encode(&self) -> Bytes {
@@ -100,6 +107,12 @@ impl StoredPage {
             out.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
             out.put_slice(name.as_str().as_bytes());
             out.put_slice(value.as_bytes());
+        }
+        out.put_u8(u8::try_from(self.coded.len()).unwrap_or(0));
+        for Coded { coding, body } in &self.coded {
+            out.put_u8(*coding as u8);
+            out.put_u32_le(u32::try_from(body.len()).unwrap_or(u32::MAX));
+            out.put_slice(body);
         }
         out.put_slice(&self.body);
         out.freeze()
@@ -168,8 +181,17 @@ fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
         let value = HeaderValue::from_maybe_shared(stored.split_to(value_length)).ok()?;
         fields.push((name, value));
     }
+    let mut coded = Vec::new();
+    for _ in 0..stored.try_get_u8().ok()? {
+        let coding = *Coding::ALL.get(usize::from(stored.try_get_u8().ok()?))?;
+        let length = usize::try_from(stored.try_get_u32_le().ok()?).ok()?;
+        if stored.len() < length {
+            return None;
+        }
+        coded.push(Coded { coding, body: stored.split_to(length) });
+    }
     let (is_tagged_here, is_told_here) = (flags & 4 != 0, flags & 8 != 0);
-    Some(StoredPage { status, freshness, is_tagged_here, is_told_here, fields, body: stored })
+    Some(StoredPage { status, freshness, is_tagged_here, is_told_here, fields, body: stored, coded })
 }
 
 #[cfg(test)]
@@ -193,10 +215,12 @@ mod tests {
             stale_if_error: Duration::from_secs(60),
             ..Freshness::new(Timestamp::from_millis(5), Duration::from_secs(300))
         };
-        let page = StoredPage::new(StatusCode::OK, &headers, body, freshness);
+        let coded = [Coding::Brotli, Coding::Gzip].map(|coding| Coded { coding, body: Bytes::from(coding.name()) });
+        let page = StoredPage { coded: coded.to_vec(), ..StoredPage::new(StatusCode::OK, &headers, body, freshness) };
         assert_eq!(page.fields.len(), 3);
         let Some(Stored::Page(read)) = Stored::decode(page.encode()) else { panic!("it cannot be read") };
         assert_eq!(read.fields, page.fields);
+        assert_eq!(read.coded, page.coded);
         assert_eq!((read.status, read.freshness, read.body), (page.status, page.freshness, page.body));
     }
 

@@ -12,7 +12,7 @@ use actix_web::{
     App, HttpRequest, HttpResponse, HttpResponseBuilder,
     body::MessageBody,
     dev::{Service, ServiceResponse},
-    http::{Method, StatusCode},
+    http::{Method, StatusCode, header::HeaderName},
     test::{TestRequest, call_service, init_service, read_body},
     web,
 };
@@ -544,6 +544,83 @@ async fn a_default_is_not_for_those_who_may_have_a_session() {
     assert_eq!(send(&app, GET, "/a", &[]).await.2, "body 2");
     assert_eq!(send(&app, GET, "/said", &ann).await.2, "body 3");
     assert_eq!(send(&app, GET, "/said", &[]).await.2, "body 3", "the origin said so");
+}
+
+#[actix_web::test]
+async fn a_cache_before_this_one_hears_of_tags_if_it_shall() {
+    let (caches, _) = caches();
+    let rule = || cache_page(60).tags(|_| vec!["object".to_owned()]);
+    let told = PageCache::new(caches.clone()).site(rule()).tag_field(HeaderName::from_static("cache-tag"));
+    for (around, expected) in
+        [(told, Some("cache-tag: object,object:7")), (PageCache::new(caches).site(rule().key_prefix("x")), None)]
+    {
+        let app = site!(around, Asked::default(), |request: &HttpRequest, _| {
+            page::add_tags(request, ["object:7"]);
+            HttpResponse::Ok().body("x")
+        });
+        for _ in 0..3 {
+            let (_, head, _) = send(&app, GET, "/a", &[]).await;
+            assert_eq!(head.lines().find(|line| line.starts_with("cache-tag")), expected);
+        }
+    }
+}
+
+#[actix_web::test]
+async fn a_page_is_kept_in_codings_and_each_client_gets_the_one_he_likes() {
+    let (caches, hand) = caches();
+    let asked = Asked::default();
+    let rule = cache_page(60).stale_if_error(60);
+    let app = site!(PageCache::new(caches).site(rule).compress(true), asked, |request: &HttpRequest, _| {
+        let mut answer = HttpResponse::Ok();
+        answer.content_type("text/html; charset=utf-8").insert_header(("etag", "\"1\""));
+        match request.path() {
+            "/own" => drop(answer.insert_header(("vary", "accept-encoding"))),
+            "/as-it-is" => drop(answer.insert_header(("cache-control", "no-transform"))),
+            _ => {}
+        }
+        if request.headers().contains_key("if-none-match") {
+            return answer.status(StatusCode::NOT_MODIFIED).finish();
+        }
+        answer.body("<li>Quince jelly</li>".repeat(100))
+    });
+    let plain = "<li>Quince jelly</li>".repeat(100);
+    for round in 0..4 {
+        if round == 3 {
+            hand.advance(Duration::from_secs(61));
+        }
+        let cases = [
+            ("br, gzip", "br", "\"1-br\""),
+            ("gzip", "gzip", "\"1-gzip\""),
+            ("zstd;q=1, br;q=0.5", "zstd", "\"1-zstd\""),
+        ];
+        for (accepts, coding, tag) in cases {
+            let (status, head, body) = send(&app, GET, "/a", &[("accept-encoding", accepts)]).await;
+            assert_eq!(status, 200);
+            assert!(head.contains(&format!("content-encoding: {coding}\n")), "{head}");
+            assert!(head.contains(&format!("etag: {tag}\n")) && head.contains("vary: accept-encoding"), "{head}");
+            assert!(body.len() < plain.len() / 5);
+            let fields = [("accept-encoding", accepts), ("if-none-match", tag)];
+            let (status, head, _) = send(&app, GET, "/a", &fields).await;
+            assert!(status == 304 && head.contains(&format!("etag: {tag}")), "{head}");
+            let fields = [("accept-encoding", accepts), ("range", "bytes=0-3"), ("if-range", tag)];
+            let (status, _, part) = send(&app, GET, "/a", &fields).await;
+            assert_eq!(status, 206);
+            assert!(part.len() <= 12, "a part of what the tag names");
+        }
+        let (_, head, body) = send(&app, GET, "/a", &[]).await;
+        assert_eq!(body, plain);
+        assert!(!head.contains("content-encoding") && head.contains("etag: \"1\""), "{head}");
+        assert!(head.contains("vary: accept-encoding"), "{head}");
+        let fields = [("if-none-match", "\"1-br\"")];
+        assert_eq!(send(&app, GET, "/a", &fields).await.0, 200, "he has other bytes than he would get");
+    }
+    assert_eq!(asked.all(), ["GET /a", "GET /a if-none-match: \"1\""]);
+    for path in ["/own", "/as-it-is"] {
+        for _ in 0..2 {
+            let (_, head, body) = send(&app, GET, path, &[("accept-encoding", "br")]).await;
+            assert!(body == plain && !head.contains("content-encoding"), "{head}");
+        }
+    }
 }
 
 #[actix_web::test]

@@ -269,6 +269,25 @@ pub fn is_kept(name: &HeaderName) -> bool {
     !DROPPED.contains(&name.as_str())
 }
 
+/// Returns the value of a field that lists tags, each once; `None` if there is none. Bytes that would end a tag or the
+/// field are written as in addresses, `%20`.
+pub fn tag_list<'t>(tags: impl Iterator<Item = &'t String>, name: &HeaderName) -> Option<HeaderValue> {
+    let separator = if name.as_str() == "surrogate-key" { " " } else { "," };
+    let mut written: Vec<String> = Vec::new();
+    for tag in tags {
+        let byte = |byte: u8| match byte {
+            b',' | b'%' => format!("%{byte:02X}"),
+            _ if byte.is_ascii_graphic() => char::from(byte).to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        let tag: String = tag.bytes().map(byte).collect();
+        if !written.contains(&tag) {
+            written.push(tag);
+        }
+    }
+    if written.is_empty() { None } else { HeaderValue::try_from(written.join(separator)).ok() }
+}
+
 /// Returns a field value of a text and a number.
 pub(crate) fn number(text: &str, number: u64) -> HeaderValue {
     // Visible ASCII is always a valid value.
@@ -278,6 +297,15 @@ pub(crate) fn number(text: &str, number: u64) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_are_listed_once_and_cannot_leave_their_field() {
+        let tags = ["object", "object:7", "a b,c%", "ü\r\nx: y", "object"].map(str::to_owned);
+        let of = |name| tag_list(tags.iter(), &HeaderName::from_static(name)).unwrap();
+        assert_eq!(of("cache-tag"), "object,object:7,a%20b%2Cc%25,%C3%BC%0D%0Ax:%20y");
+        assert_eq!(of("surrogate-key"), "object object:7 a%20b%2Cc%25 %C3%BC%0D%0Ax:%20y");
+        assert_eq!(tag_list([].iter(), &HeaderName::from_static("cache-tag")), None);
+    }
 
     const MINUTE: Duration = Duration::from_secs(60);
 
