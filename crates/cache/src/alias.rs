@@ -36,6 +36,8 @@ use crate::{
     tags::{self, Remembered},
     timeout::{Expiry, Timeout},
 };
+#[cfg(feature = "page")]
+use crate::{clock::Timestamp, generation::EVERY_VERSION};
 
 /// How often a value is read and replaced again because others are faster. Each of them got on by one.
 const MAX_ROUNDS: usize = 100;
@@ -125,6 +127,29 @@ impl Alias {
             self.stored(key, &value, until.kept, keep);
         }
         Ok(replaced)
+    }
+
+    /// Returns what stands under a key of the cache's own, which counts for all versions.
+    #[cfg(feature = "page")]
+    pub(crate) fn own(&self, key: &Key<'_>) -> Result<Option<Value>> {
+        Ok(self.store.get(&self.keys.final_key(key, EVERY_VERSION)?)?.map(|entry| entry.value))
+    }
+
+    /// Puts something there, if what stands there is still this; tells whether it did.
+    #[cfg(feature = "page")]
+    pub(crate) fn replace_own(&self, key: &Key<'_>, old: Option<&Value>, new: &Value) -> Result<bool> {
+        let final_key = self.keys.final_key(key, EVERY_VERSION)?;
+        match old {
+            Some(old) => self.store.replace(&final_key, old, new, Expiry::Never),
+            None => self.store.add(&final_key, new, Expiry::Never),
+        }
+    }
+
+    /// Removes an entry, if it still is as it was found.
+    #[cfg(feature = "page")]
+    pub(crate) fn remove_found(&self, key: &Key<'_>, version: i64, seen: &Value) -> Result<bool> {
+        let final_key = self.keys.final_key(key, version)?;
+        self.store.replace(&final_key, seen, seen, Expiry::At(Timestamp::from_millis(1)))
     }
 
     /// Removes what a value should have replaced that could not even be made ready.

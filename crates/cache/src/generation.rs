@@ -26,10 +26,10 @@ use crate::{
 pub(crate) const BOUND: Duration = Duration::from_secs(1);
 
 /// Stands in the key of a generation, which counts for all versions of a key.
-const EVERY_VERSION: i64 = 0;
+pub(crate) const EVERY_VERSION: i64 = 0;
 
 /// How much longer a clearing waits: for clocks that do not tick alike.
-const MARGIN: Duration = Duration::from_millis(50);
+pub(crate) const MARGIN: Duration = Duration::from_millis(50);
 
 /// The generations of one alias, as far as this process knows.
 #[derive(Debug)]

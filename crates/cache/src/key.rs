@@ -93,6 +93,12 @@ impl<'a> Key<'a> {
         Key { kind: Kind::Alias, label: Cow::Borrowed("any_tag"), digest: None }
     }
 
+    /// Makes the key of the log of purges.
+    #[cfg(feature = "page")]
+    pub(crate) fn purges() -> Key<'static> {
+        Key { kind: Kind::Alias, label: Cow::Borrowed("purges"), digest: None }
+    }
+
     /// Makes the key of the note of who invalidated a tag.
     pub(crate) fn note(tag: &str) -> Key<'static> {
         Key { kind: Kind::Alias, label: Cow::Owned(format!("note/{tag}")), digest: None }

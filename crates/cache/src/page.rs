@@ -57,6 +57,7 @@ mod pages;
 mod pending;
 pub mod policy;
 mod private;
+mod purges;
 mod stored;
 
 pub use cache_page::{CachePage, CachePageService, cache_by_headers, cache_page};

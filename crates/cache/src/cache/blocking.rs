@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{as_hit, gather::How, into_bytes, negated, owned};
 #[cfg(feature = "page")]
-use crate::alias::Watched;
+use crate::{alias::Watched, backend::Value};
 use crate::{
     alias::{Alias, Copies, Found, Hit, Keep},
     backend::Stats,
@@ -334,6 +334,16 @@ impl BlockingCache {
         self.find_with(key, Copies::for_caller())
     }
 
+    #[cfg(feature = "page")]
+    pub(crate) fn own(&self, key: &Key<'_>) -> Result<Option<Value>> {
+        self.alias.own(key)
+    }
+
+    #[cfg(feature = "page")]
+    pub(crate) fn replace_own(&self, key: &Key<'_>, old: Option<&Value>, new: &Value) -> Result<bool> {
+        self.alias.replace_own(key, old, new)
+    }
+
     /// Returns how this handle looks keys up.
     pub(super) fn how(&self, copies: Copies) -> How {
         How { version: self.key_version(), tags: Arc::clone(&self.scope.tags), copies }
@@ -454,15 +464,15 @@ impl BlockingCache {
         self.alias.purge(keys, self.key_version(), self.cause())
     }
 
+    /// Removes an entry, if it still is as it was found.
+    #[cfg(feature = "page")]
+    pub(crate) fn remove_found(&self, key: &Key<'_>, seen: &Value) -> Result<bool> {
+        self.alias.remove_found(key, self.key_version(), seen)
+    }
+
     /// Replaces an entry, if it still is as it was found, by another one of its generation.
     #[cfg(feature = "page")]
-    pub(crate) fn replace_kept(
-        &self,
-        key: &Key<'_>,
-        seen: &crate::backend::Value,
-        content: &Content,
-        keep: &Keep,
-    ) -> Result<bool> {
+    pub(crate) fn replace_kept(&self, key: &Key<'_>, seen: &Value, content: &Content, keep: &Keep) -> Result<bool> {
         self.alias.replace_found(key, self.key_version(), seen, content, keep)
     }
 

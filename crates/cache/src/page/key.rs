@@ -95,6 +95,7 @@ pub(super) fn target(uri: &Uri) -> &str {
 #[derive(Debug, Clone)]
 pub(super) struct PageId {
     label: String,
+    host: String,
     hasher: Sha256,
     /// The digest of what the rule says that it varies by. Like the headers that answers name it tells variants apart, so
     /// that all of them end with the one list that stands under the address.
@@ -122,7 +123,12 @@ impl PageId {
         for part in [prefix.as_bytes(), scheme, host.as_bytes(), target.as_bytes()] {
             add(&mut hasher, part);
         }
-        PageId { label: target.to_owned(), hasher, declared: None }
+        PageId { label: target.to_owned(), host: host.to_owned(), hasher, declared: None }
+    }
+
+    /// Returns the host, in small letters.
+    pub(super) fn host(&self) -> &str {
+        &self.host
     }
 
     /// Returns path and query as far as they count.

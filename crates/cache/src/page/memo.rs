@@ -84,6 +84,8 @@ pub(super) struct Ready {
     status: StatusCode,
     rule: Rc<Rule>,
     grounds: Grounds,
+    /// Which purge of a prefix was the last when it was found.
+    last_purge: u64,
     /// When it is too old to be served, or to be served without looking.
     until: Timestamp,
     born: Timestamp,
@@ -102,6 +104,7 @@ pub(super) struct Found {
     pub(super) hit: Hit,
     pub(super) page: StoredPage,
     pub(super) grounds: Grounds,
+    pub(super) last_purge: u64,
     pub(super) until: Expiry,
 }
 
@@ -185,7 +188,7 @@ impl Memo {
     }
 
     fn ready(&mut self, asking: Asking<'_>, found: Found) -> Ready {
-        let Found { rule, digest, hit, page, grounds, until } = found;
+        let Found { rule, digest, hit, page, grounds, last_purge, until } = found;
         let small = |number: u128| u32::try_from(number).unwrap_or(u32::MAX);
         let bytes = small(page.bytes() as u128);
         let StoredPage { status, freshness, body, fields, coded, .. } = page;
@@ -212,6 +215,7 @@ impl Memo {
             status,
             rule,
             grounds,
+            last_purge,
             until,
             born: freshness.born(),
             body,
@@ -239,8 +243,8 @@ impl Ready {
     }
 
     /// Tells whether it is what a search would find now, and fresh.
-    pub(super) fn is_good(&self, now: Timestamp) -> bool {
-        now < self.until && self.grounds.hold()
+    pub(super) fn is_good(&self, now: Timestamp, last_purge: Option<u64>) -> bool {
+        now < self.until && last_purge == Some(self.last_purge) && self.grounds.hold()
     }
 
     /// Counts a hit; `started` says when the look for it began, if somebody wants to know.

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
 };
 
@@ -22,6 +22,7 @@ use super::{
     invalidation::{self, Unsafe},
     pages::{self, Around, Pages, Rule, Site, Start, State},
     policy::request::SessionCookies,
+    purges,
 };
 use crate::{Caches, fill};
 
@@ -171,21 +172,47 @@ impl PageCache {
     /// # }).unwrap();
     /// ```
     pub async fn purge_url(&self, url: &str) -> crate::Result<usize> {
-        let invalid = || crate::Error::InvalidKey {
-            key: url.to_owned(),
-            reason: "is no address with a host; write http://example.org/path/".to_owned(),
+        let (host, target) = address(url)?;
+        pages::purge(&self.caches, &self.site, self.whole_site.as_ref(), &host, &target, "purge by address").await
+    }
+
+    /// Removes all pages whose address begins like this, in every cache: `http://example.org/objects/` those of all objects,
+    /// `http://example.org/` those of the whole host. Takes a second, until no process believes that they are still good.
+    ///
+    /// # Errors
+    /// [`Error::InvalidKey`](crate::Error::InvalidKey) if that is no such address. Otherwise what stands in the way of one of
+    /// the stores; then try again, in the others they are purged.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::{Caches, page::PageCache};
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// let pages = PageCache::new(Caches::local());
+    /// pages.purge_prefix("http://localhost:8000/objects/").await?;
+    /// # Ok::<_, larder_cache::Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn purge_prefix(&self, url: &str) -> crate::Result<()> {
+        let (host, prefix) = address(url)?;
+        let mut purged = Ok(());
+        for (alias, ..) in self.caches.iter() {
+            purged = purged.and(self.purge_prefix_in(alias, &host, &prefix).await);
+        }
+        purges::believed().await;
+        purged
+    }
+
+    async fn purge_prefix_in(&self, alias: &str, host: &str, prefix: &str) -> crate::Result<()> {
+        let cache = self.caches.get(alias)?;
+        if !cache.capabilities().stores {
+            return Ok(());
+        }
+        let purges = {
+            let mut all = self.site.purges.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(alias.to_owned()).or_default())
         };
-        let uri: Uri = url.parse().map_err(|_| invalid())?;
-        let (Some(host), Some(target)) = (uri.authority(), uri.path_and_query()) else { return Err(invalid()) };
-        pages::purge(
-            &self.caches,
-            &self.site,
-            self.whole_site.as_ref(),
-            host.as_str(),
-            target.as_str(),
-            "purge by address",
-        )
-        .await
+        purges.purge(&cache, host, prefix).await
     }
 
     /// Puts the reasons of decisions into `Cache-Status`. For development: they tell strangers how the site works.
@@ -194,6 +221,17 @@ impl PageCache {
         Arc::make_mut(&mut self.site).debug = debug;
         self
     }
+}
+
+/// Returns host and target of an address.
+fn address(url: &str) -> crate::Result<(String, String)> {
+    let uri = url.parse::<Uri>().ok();
+    let parts = uri.as_ref().and_then(|uri| Some((uri.authority()?, uri.path_and_query()?)));
+    let (host, target) = parts.ok_or_else(|| crate::Error::InvalidKey {
+        key: url.to_owned(),
+        reason: "is no address with a host; write http://example.org/path/".to_owned(),
+    })?;
+    Ok((host.as_str().to_ascii_lowercase(), target.as_str().to_owned()))
 }
 
 impl<S, B> Transform<S, ServiceRequest> for PageCache

@@ -33,6 +33,7 @@ use super::{
         query,
         request::{self, RequestRules, SessionCookies},
     },
+    purges::Purges,
     stored::{Stored, StoredPage, VaryList},
 };
 use crate::{
@@ -49,6 +50,9 @@ pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 
 /// How many paths a worker remembers the rule of.
 const MAX_KNOWN_PATHS: usize = 10_000;
+
+/// How often one look-up removes a purged page that is there again.
+const MAX_REMOVALS: usize = 3;
 
 /// How a view, or the whole site, is cached.
 #[derive(Clone)]
@@ -74,6 +78,8 @@ pub(super) struct Rule {
     pub(super) query: Option<Vec<String>>,
     /// The cache of the alias, once it was looked for.
     pub(super) cache: OnceCell<Cache>,
+    /// Its purges by prefix, likewise.
+    pub(super) purges: OnceCell<Arc<Purges>>,
 }
 
 pub(super) type TagsOf = Arc<dyn Fn(&HttpRequest) -> Vec<String> + Send + Sync>;
@@ -97,6 +103,7 @@ impl Rule {
             vary_on: None,
             query: None,
             cache: OnceCell::new(),
+            purges: OnceCell::new(),
         }
     }
 
@@ -163,6 +170,8 @@ pub(super) struct Site {
     pub(super) compresses: bool,
     /// The field that names the tags of pages, for a cache before this one.
     pub(super) tag_field: Option<HeaderName>,
+    /// The purges by prefix of each alias, which all workers share.
+    pub(super) purges: Arc<Mutex<HashMap<String, Arc<Purges>>>>,
     pub(super) ignored_query: Vec<String>,
     pub(super) trusted_proxies: Vec<IpAddr>,
     pub(super) targets: Vec<HeaderName>,
@@ -181,6 +190,7 @@ impl Default for Site {
             etags: true,
             compresses: false,
             tag_field: None,
+            purges: Arc::default(),
             ignored_query: Vec::new(),
             trusted_proxies: Vec::new(),
             targets: Vec::new(),
@@ -258,7 +268,7 @@ impl Pages {
         let now = cache.now();
         let tells_more =
             self.parts(ready.rule(), self.is_trusted(ready.rule(), request)).has_declared(request.headers());
-        if tells_more || !ready.is_good(now) || fill::is_loading_any() {
+        if tells_more || !ready.is_good(now, self.purges_of(ready.rule()).known_last()) || fill::is_loading_any() {
             return None;
         }
         ready.count(cache, asking, started);
@@ -279,6 +289,10 @@ impl Pages {
         let (mut search, grounds) = Search::at_once(cache, &id, request.headers())?;
         let now = cache.now();
         let page = search.page.take().filter(|page| !search.is_expired && page.freshness.is_fresh(now))?;
+        let log = self.purges_of(rule).current_at_once(cache)?;
+        if log.has_purged(page.last_purge, id.host(), id.target()) {
+            return None;
+        }
         search.count(cache, true, false);
         let mut answer = self.asked(request).answer(&page, now);
         let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
@@ -288,7 +302,8 @@ impl Pages {
         if let (Some((grounds, until)), Some(EntryState::Fresh(hit)), true) =
             (grounds, search.found.map(|found| found.state), is_plain)
         {
-            let found = memo::Found { rule: Rc::clone(rule), digest: id.digest(), hit, page, grounds, until };
+            let (digest, last_purge) = (id.digest(), log.last());
+            let found = memo::Found { rule: Rc::clone(rule), digest, hit, page, grounds, last_purge, until };
             self.memo.borrow_mut().keep(asking, found);
         }
         Some(answer)
@@ -322,6 +337,13 @@ impl Pages {
                 Ok(rule.cache.get_or_init(|| cache))
             }
         }
+    }
+
+    fn purges_of<'r>(&self, rule: &'r Rule) -> &'r Purges {
+        rule.purges.get_or_init(|| {
+            let mut all = self.site.purges.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(rule.alias.clone()).or_default())
+        })
     }
 
     /// Starts with a request: looks it up already, if a rule applies before its view was asked.
@@ -411,8 +433,29 @@ impl Pages {
         let asked = if self.site.obeys_reload { asked } else { asked.without_reload() };
         let id = PageId::of(request, self.parts(rule, self.is_trusted(rule, request)));
         let mut queue: Option<Queue> = None;
+        let mut removals = 0;
         let pending = loop {
-            let search = Search::run(&cache, &id, headers).await;
+            let mut search = Search::run(&cache, &id, headers).await;
+            let log = self.purges_of(rule).current(&cache).await;
+            let is_purged = |page: &StoredPage| match &log {
+                Ok(log) => log.has_purged(page.last_purge, id.host(), id.target()),
+                // Nobody can say.
+                Err(_) => true,
+            };
+            if search.page.as_ref().is_some_and(is_purged) {
+                search.page = None;
+                let seen = search.found.as_ref().and_then(|found| found.seen.clone());
+                if let (Ok(_), Some(seen)) = (&log, seen) {
+                    // Whoever is faster has removed or replaced it already.
+                    let key = search.key.clone();
+                    let removed = cache.try_run(move |cache: &BlockingCache| cache.remove_found(&key, &seen)).await;
+                    removals += 1;
+                    if removed.is_ok() && removals <= MAX_REMOVALS {
+                        continue;
+                    }
+                }
+            }
+            let last_purge = log.map_or(0, |log| log.last());
             let now = cache.now();
             let reuse = search.page.as_ref().map(|page| match search.is_expired {
                 true => page.freshness.reuse_expired(asked, now),
@@ -444,6 +487,7 @@ impl Pages {
             let mut pending = Pending::new(request, rule, cache.clone(), id.clone(), self.asked(request));
             pending.stale = stale.map(|page| (page, or_stale));
             pending.varies = search.varies;
+            pending.last_purge = last_purge;
             pending.forward = match reuse {
                 Some(Reuse::Validate { by_request: true, .. }) => Forward::Request,
                 Some(_) => Forward::Stale,

@@ -68,6 +68,8 @@ pub(super) struct Pending {
     is_validating: bool,
     /// Whether the view said that it has not.
     is_validated: bool,
+    /// Which purge of a prefix was the last when it was looked up.
+    pub(super) last_purge: u64,
     /// The tags that its rule gives it.
     tags: Vec<String>,
     /// Why the page is not to be stored, whatever it will be.
@@ -97,6 +99,7 @@ impl Pending {
             asked,
             is_validating: false,
             is_validated: false,
+            last_purge: 0,
             tags: Vec::new(),
             refusal: None,
             started: Instant::now(),
@@ -333,7 +336,7 @@ impl Pending {
             && coding::is_codable(head.headers());
         let coded = if is_codable { coded::all_of(&body).await } else { Vec::new() };
         let page = StoredPage::new(head.status(), head.headers(), body, freshness);
-        let page = StoredPage { is_tagged_here, is_told_here, coded, ..page };
+        let page = StoredPage { is_tagged_here, is_told_here, last_purge: self.last_purge, coded, ..page };
         let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
         let is_validated = self.is_validated;
         let outcome = match self.keep(&page, vary, request).await {

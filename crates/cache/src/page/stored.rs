@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! u8 kind: 3 page, 1 list of headers that the page varies by
-//! page: status u16, flags u8, stored at (ms since 1970) u64, lifetime in ms u64, number of fields u16,
+//! page: status u16, flags u8, last purge u64, stored at (ms since 1970) u64, lifetime in ms u64, number of fields u16,
 //!       per field: name length u16, value length u32, name, value; number of codings u8, per coding:
 //!       which u8, length u32, body; then the body as it is
 //! list: names, separated by commas
@@ -43,6 +43,8 @@ pub(super) struct StoredPage {
     pub(super) is_tagged_here: bool,
     /// Whether it is we who tell clients how long it is fresh.
     pub(super) is_told_here: bool,
+    /// Which purge of a prefix was the last when its making began.
+    pub(super) last_purge: u64,
     pub(super) fields: Vec<Field>,
     pub(super) body: Bytes,
     /// The body in other codings.
@@ -54,7 +56,16 @@ impl StoredPage {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, body: Bytes, freshness: Freshness) -> Self {
         let kept = headers.iter().filter(|(name, _)| response::is_kept(name));
         let fields = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
-        StoredPage { status, freshness, is_tagged_here: false, is_told_here: false, fields, body, coded: Vec::new() }
+        StoredPage {
+            status,
+            freshness,
+            is_tagged_here: false,
+            is_told_here: false,
+            last_purge: 0,
+            fields,
+            body,
+            coded: Vec::new(),
+        }
     }
 
     /// Returns the fields as the view said them.
@@ -97,6 +108,7 @@ impl StoredPage {
         out.put_u16_le(self.status.as_u16());
         let flags = [always_validate, must_revalidate, self.is_tagged_here, self.is_told_here];
         out.put_u8(flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u8::from(flag)));
+        out.put_u64_le(self.last_purge);
         out.put_u64_le(stored_at.as_millis());
         for duration in [initial_age, lifetime, self.freshness.stale_while_revalidate, self.freshness.stale_if_error] {
             out.put_u64_le(millis(duration));
@@ -158,6 +170,7 @@ impl Stored {
 fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
     let status = StatusCode::from_u16(stored.try_get_u16_le().ok()?).ok()?;
     let flags = stored.try_get_u8().ok()?;
+    let last_purge = stored.try_get_u64_le().ok()?;
     let stored_at = Timestamp::from_millis(stored.try_get_u64_le().ok()?);
     let mut duration = || stored.try_get_u64_le().ok().map(Duration::from_millis);
     let freshness = Freshness {
@@ -191,7 +204,7 @@ fn decode_page(mut stored: Bytes) -> Option<StoredPage> {
         coded.push(Coded { coding, body: stored.split_to(length) });
     }
     let (is_tagged_here, is_told_here) = (flags & 4 != 0, flags & 8 != 0);
-    Some(StoredPage { status, freshness, is_tagged_here, is_told_here, fields, body: stored, coded })
+    Some(StoredPage { status, freshness, is_tagged_here, is_told_here, last_purge, fields, body: stored, coded })
 }
 
 #[cfg(test)]

@@ -191,3 +191,48 @@ async fn a_condition_on_anything_is_not_met_by_nothing() {
     assert!(send!(&app, Method::PUT, "/a", any).0.starts_with("PUT"), "it is not there, so it can be made");
     assert!(send!(&app, GET, "/a", any).0.starts_with("GET"));
 }
+
+#[actix_web::test]
+async fn all_pages_whose_address_begins_alike_are_purged() {
+    let runs = Runs::default();
+    let caches = caches();
+    let around = PageCache::new(caches.clone()).site(cache_page(60));
+    let elsewhere = PageCache::new(caches);
+    let app = App::new().default_service(web::route().to(view(&runs)));
+    let app = init_service(app.wrap(around.clone())).await;
+    let get = async |uri: &str| send!(&app, GET, uri).0.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+    let paths = ["/objects/1/", "/objects/2/?page=2", "/", "/objects"];
+    let runs_of = async || join_all(paths.into_iter().map(get)).await;
+    assert_eq!(runs_of().await, [1, 2, 3, 4]);
+    assert_eq!(runs_of().await, [1, 2, 3, 4]);
+    around.purge_prefix("http://LARDER.test/objects/").await.unwrap();
+    assert_eq!(runs_of().await, [5, 6, 3, 4]);
+    assert_eq!(runs_of().await, [5, 6, 3, 4]);
+    elsewhere.purge_prefix("http://larder.test/objects").await.unwrap();
+    elsewhere.purge_prefix("http://other.test/").await.unwrap();
+    assert_eq!(runs_of().await, [7, 8, 3, 9], "another process would purge like this");
+    around.purge_prefix("https://larder.test/").await.unwrap();
+    assert_eq!(runs_of().await, [10, 11, 12, 13]);
+    assert!(around.purge_prefix("/objects/").await.is_err());
+}
+
+#[actix_web::test]
+async fn a_page_that_was_begun_before_a_purge_is_not_served_after_it() {
+    let runs = Runs::default();
+    let around = PageCache::new(caches()).site(cache_page(60));
+    let (counted, meanwhile) = (Arc::clone(&runs), around.clone());
+    let show = move || {
+        let (counted, meanwhile) = (Arc::clone(&counted), meanwhile.clone());
+        async move {
+            let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            if run == 1 {
+                meanwhile.purge_prefix("http://larder.test/").await.unwrap();
+            }
+            format!("run {run}")
+        }
+    };
+    let app = init_service(App::new().route("/a", web::get().to(show)).wrap(around)).await;
+    for body in ["run 1", "run 2", "run 2"] {
+        assert_eq!(send!(&app, GET, "/a").0, body);
+    }
+}

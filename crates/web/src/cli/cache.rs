@@ -41,7 +41,8 @@ pub(super) enum Command {
         #[arg(required = true)]
         tags: Vec<String>,
     },
-    /// Remove the pages of an address, all variants of them, from every cache
+    /// Remove the pages of an address, all variants of them, from every cache; with a * at its end all pages whose address
+    /// begins so
     Purge {
         /// The address, as in http://localhost:8000/objects/7/
         url: String,
@@ -108,10 +109,18 @@ pub(super) fn run(settings: &Settings, alias: &str, command: Command) -> anyhow:
         }
         Command::Purge { url } => {
             let pages = crate::app::page_cache(&caches, settings);
-            let removed =
-                tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(pages.purge_url(&url))?;
-            say!("removed {removed} entries");
-            removed > 0
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            match url.strip_suffix('*') {
+                Some(prefix) => {
+                    runtime.block_on(pages.purge_prefix(prefix))?;
+                    true
+                }
+                None => {
+                    let removed = runtime.block_on(pages.purge_url(&url))?;
+                    say!("removed {removed} entries");
+                    removed > 0
+                }
+            }
         }
         Command::Explain { key } => {
             say!("{}", cache.explain(&key)?);
