@@ -286,7 +286,7 @@ where
             } else if pending.neutralise(&mut request, &pages) {
                 pending.refuse(NotStored::Unlearned).await;
             }
-            pending.prepare(&mut request);
+            pending.prepare(&mut request, &pages);
             let key = pending.key_in_making();
             around.set(State::Making(pending));
             Ok(fill::loading(service.call(request), key).await?.map_into_left_body())
@@ -328,7 +328,7 @@ where
         LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
             pending.neutralise(&mut request, &pages);
-            pending.prepare(&mut request);
+            pending.prepare(&mut request, &pages);
             let key = pending.key_in_making();
             let made = fill::loading(service.call(request), key).await?;
             Ok(pending.finish(&pages, made).await)

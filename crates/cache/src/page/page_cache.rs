@@ -349,7 +349,7 @@ where
     let mut stand_in = None;
     if let State::Making(pending) = &mut state {
         pending.neutralise(&mut request, &pages);
-        pending.prepare(&mut request);
+        pending.prepare(&mut request, &pages);
         key = pending.key_in_making();
         stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
     }

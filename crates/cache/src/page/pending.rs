@@ -160,9 +160,12 @@ impl Pending {
 
     /// Makes a request one for the whole page, as everybody may have it: without the conditions and ranges of this
     /// client, and without a body. Asks for a stored page whether it has changed.
-    pub(super) fn prepare(&mut self, request: &mut ServiceRequest) {
+    pub(super) fn prepare(&mut self, request: &mut ServiceRequest, pages: &Pages) {
         if self.loading.is_none() {
             return;
+        }
+        if pages.site.compresses {
+            request.headers_mut().remove(ACCEPT_ENCODING);
         }
         conditional::strip(request.headers_mut());
         request.take_payload();

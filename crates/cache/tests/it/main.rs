@@ -14,6 +14,7 @@ mod loading;
 mod marks;
 mod mishaps;
 mod model;
+mod orders;
 mod outage;
 mod page;
 mod processes;
