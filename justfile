@@ -33,6 +33,12 @@ check: (system-packages "build")
 bench *arguments: (system-packages "build" "test" "bench")
     cargo bench --package larder-cache --all-features --bench bench -- {{ arguments }}
 
+# Feed a parser with what nobody thought of: request_fields, response_fields, query, entry, page, template, address
+fuzz target seconds="60":
+    @command -v cargo-fuzz > /dev/null || { echo "cargo-fuzz is missing; install it with: cargo install --locked cargo-fuzz"; exit 1; }
+    # The fuzzer's flags are unstable; the compiler is the one of everything else.
+    cd crates/cache && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ target }} -- -max_total_time={{ seconds }}
+
 # Format the code
 format:
     cargo fmt --all

@@ -22,6 +22,9 @@ mod error;
 pub mod events;
 pub mod explain;
 mod fill;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod generation;
 mod key;
 mod load;

@@ -68,3 +68,8 @@ pub use headers::{
 pub use page_cache::{PageCache, PageCacheService};
 pub use policy::{Bypass, Forward, NotStored, PageOutcome, query::TRACKING};
 pub use private::{add_tags, mark_private};
+
+#[cfg(fuzzing)]
+pub(crate) fn read_stored(stored: bytes::Bytes) {
+    let _ = stored::Stored::decode(stored);
+}

@@ -46,6 +46,11 @@ mod rewrite;
 mod scan;
 mod scope;
 mod segments;
+#[cfg(fuzzing)]
+pub(crate) fn read_source(source: &str) {
+    let _ = rewrite::rewrite("fuzzed.html", source);
+}
+
 #[cfg(test)]
 mod tests;
 
