@@ -22,6 +22,20 @@
 //! not stored. Markup is stored as rendered, that is escaped, with a digest of the template and all that it extends,
 //! includes and calls: after a deploy that changes one of them the fragment is a miss.
 //!
+//! # What a fragment leaves open
+//! ```html
+//! {% cache 500 object_list %}
+//!   {% for object in objects %}
+//!     {{ object.title }} {% nocache id=object.id %}{% if id in mine %}yours{% endif %}{% endnocache %}
+//!   {% endfor %}
+//! {% endcache %}
+//! ```
+//!
+//! A `{% nocache %}` block is rendered each time, on a hit too: for the user's name, a CSRF token, a price. Its body sees
+//! what the template was rendered with and the arguments of its tag, whether anything is cached or not. What a loop or a
+//! `{% set %}` made is handed to it under a name; it is kept with the fragment, and a value that is absent is `none`. The
+//! block is filled after everything else, so a filter around it does not see its content: that is an error.
+//!
 //! What is kept where is up to a [`FragmentStore`]. This module is the only one that names Tera.
 //!
 //! # What a fragment does not do
@@ -32,7 +46,8 @@
 //! * `break` and `continue` cannot leave the block, and delimiters other than Tera's own are not supported.
 //!
 //! # Differences from Django
-//! The name may be quoted. Values are told apart by type. The template is part of what is compared. `tags=` is new.
+//! The name may be quoted. Values are told apart by type. The template is part of what is compared. `tags=` and
+//! `{% nocache %}` are new.
 
 mod arguments;
 mod caches;
@@ -40,6 +55,7 @@ mod catalog;
 mod digest;
 mod error;
 mod functions;
+mod holes;
 mod key;
 mod loader;
 mod rewrite;
@@ -59,13 +75,20 @@ use std::{any::Any, collections::BTreeMap, fmt, path::Path, sync::Arc};
 use log::warn;
 pub use tera::{Context, Tera, Value};
 
-use self::{catalog::Catalog, scope::Render};
+use self::{
+    catalog::Catalog,
+    holes::{CUT, Cut},
+    scope::{Piece, Render},
+};
 pub use self::{
     error::TemplateError,
     key::{Vary, fragment_key},
     scope::Lazy,
 };
 use crate::{Key, Timeout};
+
+/// How many nocache blocks may lead from one to the next.
+const MAX_HOLE_DEPTH: usize = 16;
 
 /// Where fragments are kept; implemented for the cache's own table of aliases.
 ///
@@ -82,7 +105,7 @@ pub trait FragmentStore: Send + Sync + 'static {
     /// of tags, a lease) goes into it. If the body fails or panics the ticket is dropped instead.
     fn begin(&self, fragment: &Fragment<'_>) -> Begin;
 
-    /// Stores what the body rendered to.
+    /// Stores what the body rendered to, byte for byte: what it leaves open is noted in it.
     fn finish(&self, fragment: &Fragment<'_>, ticket: Ticket, html: &str);
 }
 
@@ -289,7 +312,36 @@ impl Templates {
     /// As [`render`](Self::render). If a lazy value failed, its error is the source of this one.
     pub fn render_with(&self, name: &str, context: &Context, lazy: Lazy) -> Result<String, TemplateError> {
         let render = Render::begin(lazy);
-        self.0.tera.render(name, context).map_err(|error| self.0.catalog.explain(&error).caused_by(render.failure()))
+        let markup = self.0.tera.render(name, context).map_err(|error| self.0.catalog.explain(&error));
+        markup.and_then(|markup| self.fill(markup, context, 0)).map_err(|error| error.caused_by(render.failure()))
+    }
+
+    /// Renders the holes of markup.
+    fn fill(&self, markup: String, context: &Context, depth: usize) -> Result<String, TemplateError> {
+        let Some(pieces) = scope::pieces(&markup).map_err(|Cut| TemplateError::new(CUT))? else { return Ok(markup) };
+        let mut filled = String::with_capacity(markup.len());
+        for piece in pieces {
+            let hole = match piece {
+                Piece::Text(text) => {
+                    filled.push_str(text);
+                    continue;
+                }
+                Piece::Hole(hole) => hole,
+            };
+            if depth == MAX_HOLE_DEPTH {
+                return Err(TemplateError::new("a nocache block leads to itself; take out what includes its template"));
+            }
+            let mut context = context.clone();
+            for (name, value) in &hole.arguments {
+                context.insert(name.clone(), value);
+            }
+            let before = scope::set_escapes(Some(hole.escapes));
+            let rendered = self.0.tera.render(&hole.template, &context);
+            scope::set_escapes(before);
+            let rendered = rendered.map_err(|error| self.0.catalog.explain(&error))?;
+            filled.push_str(&self.fill(rendered, &context, depth + 1)?);
+        }
+        Ok(filled)
     }
 
     /// Returns the names of all templates, in order.

@@ -39,6 +39,13 @@ pub(super) struct Keyword {
     pub(super) value: Range<usize>,
 }
 
+/// `id=object.id` of a `{% nocache %}` tag.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) name: Range<usize>,
+    pub(super) value: Range<usize>,
+}
+
 /// Why the arguments cannot be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
@@ -84,6 +91,33 @@ pub(super) fn parse(source: &str, tag: Range<usize>, inner: Range<usize>) -> Res
         }
     }
     Ok(arguments)
+}
+
+/// Reads the arguments in `inner`, which is what follows the word `nocache`.
+pub(super) fn parse_named(source: &str, inner: Range<usize>) -> Result<Vec<Named>, Refusal> {
+    const USAGE: &str = "write `{% nocache id=object.id %}`: what the block needs of a loop or a `set`, under a name";
+    let mut named: Vec<Named> = Vec::new();
+    for word in split(source, inner)? {
+        let Some(name_end) = keyword_of(source, &word) else {
+            check_expression(source, &word)?;
+            return refuse(word, "an argument of `nocache` has no name", USAGE);
+        };
+        let (name, value) = (word.start..name_end, name_end + 1..word.end);
+        let text = &source[name.clone()];
+        if text.starts_with("__") || text.starts_with(|first: char| first.is_ascii_digit()) {
+            return refuse(name, format!("`{text}` cannot be the name of an argument"), USAGE);
+        }
+        if named.iter().any(|other| source[other.name.clone()] == *text) {
+            return refuse(word, format!("`{text}=` stands twice"), "keep one of them");
+        }
+        if value.is_empty() {
+            let help = "write the value right after `=`, without a blank";
+            return refuse(word, format!("`{text}=` has no value"), help);
+        }
+        check_expression(source, &value)?;
+        named.push(Named { name, value });
+    }
+    Ok(named)
 }
 
 impl Arguments {
@@ -214,7 +248,7 @@ fn check_expression(source: &str, range: &Range<usize>) -> Result<(), Refusal> {
     match top_level_comma(text) {
         Some(comma) => refuse(
             range.start + comma..range.start + comma + 1,
-            "arguments of `cache` are separated by blanks, not by commas",
+            "arguments are separated by blanks, not by commas",
             "remove the comma",
         ),
         None => Ok(()),
@@ -232,7 +266,7 @@ fn is_operator(text: &str) -> bool {
 fn refuse_operator<T>(range: Range<usize>, text: &str) -> Result<T, Refusal> {
     refuse(
         range,
-        format!("`{text}` stands alone: blanks separate the arguments of `cache`"),
+        format!("`{text}` stands alone: blanks separate the arguments"),
         "put the whole expression in parentheses, as in `(page + 1)`, or write it without blanks",
     )
 }

@@ -16,13 +16,15 @@ pub(super) struct Catalog(BTreeMap<String, Entry>);
 
 #[derive(Debug)]
 struct Entry {
+    /// The template that the author wrote; its own name unless this is a hole.
+    file: String,
     source: String,
     rewritten: Rewritten,
     digest: Digest,
 }
 
 /// The digest of a template in its two forms; which one holds depends on where the template is included.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Digest {
     escaped: String,
     plain: String,
@@ -38,7 +40,14 @@ impl Catalog {
             let digest = digests.remove(&name).unwrap_or_default();
             let digest = Digest { escaped: format!("{digest}e"), plain: format!("{digest}p") };
             match rewrite(&name, &source) {
-                Ok(rewritten) => drop(entries.insert(name, Entry { source, rewritten, digest })),
+                Ok(mut rewritten) => {
+                    for (hole, rewritten) in std::mem::take(&mut rewritten.holes) {
+                        let entry =
+                            Entry { file: name.clone(), source: source.clone(), rewritten, digest: digest.clone() };
+                        entries.insert(hole, entry);
+                    }
+                    entries.insert(name.clone(), Entry { file: name, source, rewritten, digest });
+                }
                 Err(error) => {
                     failed = Some(match failed {
                         Some(first) => first.and(error),
@@ -59,7 +68,7 @@ impl Catalog {
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.iter().filter(|(name, entry)| **name == entry.file).map(|(name, _)| name.as_str())
     }
 
     /// Returns the digest of a template, escaped or not; empty for one that is not in the catalog.
@@ -72,7 +81,8 @@ impl Catalog {
     pub(super) fn warnings(&self) -> Vec<TemplateError> {
         let mut warnings = Vec::new();
         let mut seen: BTreeMap<(&str, usize), &str> = BTreeMap::new();
-        for (file, entry) in &self.0 {
+        for entry in self.0.values() {
+            let file = &entry.file;
             for tag in &entry.rewritten.fragments {
                 warnings.extend(tag.block.clone().map(|block| {
                     TemplateError::at(
@@ -151,10 +161,15 @@ impl Catalog {
         let Some(entry) = self.0.get(file) else { return TemplateError::new(message).in_file(file) };
         let source = entry.rewritten.segments.source_range(range);
         let in_tag = entry.rewritten.fragments.iter().any(|tag| tag.range.contains(&source.start));
-        let error = TemplateError::at(file, &entry.source, source, message.as_ref());
+        let error = TemplateError::at(&entry.file, &entry.source, source, message.as_ref());
         if in_tag && message.contains("is not defined") {
             error
                 .with_help("what a fragment varies on has to be there; write `user?.id` for a value that may be absent")
+        } else if entry.file != file && message.contains("is not defined") {
+            error.with_help(
+                "a nocache block sees what the template was rendered with; hand it what a loop or a `set` made, as in \
+                 `{% nocache id=object.id %}`",
+            )
         } else {
             error
         }

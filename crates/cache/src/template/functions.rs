@@ -1,10 +1,17 @@
-//! What the rewritten cache block calls: `__cache_begin`, `__cache_end`; and `lazy`.
+//! What the rewritten blocks call: `__cache_begin`, `__cache_end`, `__hole`; and `lazy`.
 
 use std::{sync::Arc, time::Duration};
 
 use tera::{Kwargs, State, Tera, TeraResult, Value, value::ValueKind};
 
-use super::{Begin, Fragment, FragmentStore, caches::FRAGMENT_ALIAS, catalog::Catalog, key::key_of_values, scope};
+use super::{
+    Begin, Fragment, FragmentStore,
+    caches::FRAGMENT_ALIAS,
+    catalog::Catalog,
+    holes::{CUT, Cut, Hole},
+    key::key_of_values,
+    scope,
+};
 use crate::{Timeout, settings::DEFAULT_ALIAS};
 
 /// Registers the functions. They have to be there before the templates are added.
@@ -18,9 +25,18 @@ pub(super) fn register(tera: &mut Tera, store: Arc<dyn FragmentStore>, catalog: 
     tera.register_filter("__cache_end", move |body: Value, kwargs: Kwargs, _: &State<'_>| -> TeraResult<Value> {
         let slot: Option<&Value> = kwargs.get("slot")?;
         if let Some(fragment) = slot.and_then(Value::as_u64).and_then(scope::take) {
-            fragment.finish(&*ending, body.as_str().unwrap_or_default());
+            let markup = scope::detach(body.as_str().unwrap_or_default()).map_err(|Cut| tera::Error::message(CUT))?;
+            fragment.finish(&*ending, &markup);
         }
         Ok(body)
+    });
+    tera.register_function("__hole", hole);
+    tera.register_function("__hole_begin", |_: Kwargs, state: &State<'_>| match scope::escapes() {
+        Some(escapes) if escapes != state.autoescaping_enabled() => Err(tera::Error::message(
+            "a nocache block stands in a template that another one includes whose markup is escaped differently; give \
+             both names with the same ending, such as `.html`",
+        )),
+        _ => Ok(Value::safe_string("")),
     });
     tera.register_function("lazy", |kwargs: Kwargs, _: &State<'_>| -> TeraResult<Value> {
         scope::lazy(kwargs.must_get("name")?).map_err(tera::Error::message)
@@ -48,8 +64,8 @@ fn begin(
     let digest = catalog.digest(template, state.autoescaping_enabled());
     let fragment = Fragment { alias, name, key: &key, template, digest, timeout, tags: &tags };
     match store.begin(&fragment) {
-        // Made from markup that was escaped where it had to be.
-        Begin::Hit(html) => Ok(Value::safe_string(&html)),
+        // Made from markup that was escaped where it had to be. What cannot be read is rendered, and stays as it is.
+        Begin::Hit(html) => Ok(scope::attach(html).map_or_else(Value::none, |html| Value::safe_string(&html))),
         Begin::Miss(ticket) => {
             let open = scope::OpenFragment {
                 alias: alias.to_owned(),
@@ -65,6 +81,19 @@ fn begin(
             Ok(scope::keep(open).map_or_else(Value::none, Value::from))
         }
     }
+}
+
+/// Leaves a marker where a hole is filled when everything else is there.
+fn hole(kwargs: Kwargs, state: &State<'_>) -> TeraResult<Value> {
+    let template: &str = kwargs.must_get("__hole")?;
+    let arguments = kwargs.iter().filter(|(name, _)| name.as_str() != Some("__hole"));
+    let arguments = arguments
+        .map(|(name, value)| Ok((name.to_string(), serde_json::to_value(value).map_err(tera::Error::message)?)))
+        .collect::<TeraResult<_>>()?;
+    let hole = Hole { template: template.to_owned(), escapes: state.autoescaping_enabled(), arguments };
+    scope::mark(hole)
+        .map(|marker| Value::safe_string(&marker))
+        .ok_or_else(|| tera::Error::message("a nocache block was rendered past `Templates`"))
 }
 
 fn timeout(value: Option<&Value>) -> TeraResult<Timeout> {

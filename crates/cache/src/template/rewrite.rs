@@ -1,4 +1,4 @@
-//! Turns `{% cache %}` blocks into what Tera understands, line for line.
+//! Turns `{% cache %}` and `{% nocache %}` blocks into what Tera understands, line for line.
 //!
 //! Tera has neither custom tags nor a parser to hook into, so the block becomes, on the author's own lines,
 //!
@@ -9,6 +9,8 @@
 //!
 //! The arguments are evaluated once and before the body, hence the variable V. Its name holds a hash of the
 //! template's, because a parent's block that `super()` calls from inside a fragment shares the variables.
+//!
+//! The body of `{% nocache id=x %}` becomes a template of its own, and `{{ __hole(__hole="…", id=x) }}` stands in its place.
 
 use std::ops::Range;
 
@@ -28,6 +30,8 @@ pub(super) struct Rewritten {
     pub(super) segments: Segments,
     /// The fragments, first to last.
     pub(super) fragments: Vec<CacheTag>,
+    /// The bodies of `{% nocache %}`, by the names under which Tera gets them.
+    pub(super) holes: Vec<(String, Rewritten)>,
 }
 
 /// One `{% cache %}` tag of a template.
@@ -55,7 +59,11 @@ struct Rewriter<'s> {
     text: String,
     segments: Segments,
     fragments: Vec<CacheTag>,
+    holes: Vec<(String, Rewritten)>,
     open: Vec<Open>,
+    /// What of the source is rewritten, and if that is the body of a `{% nocache %}`, where this tag stands.
+    part: Range<usize>,
+    hole: Option<Range<usize>>,
     /// Up to where the source has been written out.
     done: usize,
 }
@@ -67,19 +75,34 @@ struct Rewriter<'s> {
 /// # Errors
 /// A cache block whose arguments cannot be read, or that is not properly nested with the tags around it.
 pub(super) fn rewrite(name: &str, source: &str) -> Result<Rewritten, TemplateError> {
+    rewrite_part(name, source, 0..source.len(), None)
+}
+
+fn rewrite_part(
+    name: &str,
+    source: &str,
+    part: Range<usize>,
+    hole: Option<Range<usize>>,
+) -> Result<Rewritten, TemplateError> {
+    let mut tags = Tags::within(source, part.clone());
     let mut rewriter = Rewriter {
         name,
         source,
         text: String::with_capacity(source.len() + 256),
         segments: Segments::default(),
         fragments: Vec::new(),
+        holes: Vec::new(),
         open: Vec::new(),
-        done: 0,
+        done: part.start,
+        part,
+        hole,
     };
-    let mut tags = Tags::new(source);
-    for tag in tags.by_ref() {
+    if let Some(tag) = rewriter.hole.clone() {
+        rewriter.generate("{{ __hole_begin() }}", &tag);
+    }
+    while let Some(tag) = tags.next() {
         if tag.kind == Kind::Block {
-            rewriter.visit(&tag)?;
+            rewriter.visit(&tag, &mut tags)?;
         }
     }
     // What is never closed further on is Tera's to complain about, and it will.
@@ -87,11 +110,16 @@ pub(super) fn rewrite(name: &str, source: &str) -> Result<Rewritten, TemplateErr
 }
 
 impl Rewriter<'_> {
-    fn visit(&mut self, tag: &Tag) -> Result<(), TemplateError> {
+    fn visit(&mut self, tag: &Tag, tags: &mut Tags<'_>) -> Result<(), TemplateError> {
         let (word, word_range) = tag.word(self.source);
         match word {
             "cache" => self.open_fragment(tag, word_range.end),
             "endcache" => self.close_fragment(tag, word_range.end),
+            "nocache" => self.cut_hole(tag, word_range.end, tags),
+            "endnocache" => Err(self
+                .error(tag.range.clone(), "`endnocache` closes nothing")
+                .with_help("remove it, or open a block with `{% nocache %}` before it")),
+            "block" if self.hole.is_some() => Err(self.in_hole(tag, "put the `nocache` block inside of the `block`")),
             "break" | "continue" => self.check_jump(tag, word),
             "else" | "elif" => self.check_branch(tag, word),
             "set" | "set_global" if !self.is_block_set(tag, word_range.end) => Ok(()),
@@ -135,7 +163,8 @@ impl Rewriter<'_> {
                 Ok(())
             }
             Some(open) if open.fragment.is_some() => Err(self.crossed(tag, open)),
-            // Without a cache block in play a wrong end is Tera's to report.
+            None if self.hole.is_some() => Err(self.in_hole(tag, "put `{% endnocache %}` before it")),
+            // Without a block of ours in play a wrong end is Tera's to report.
             _ => Ok(()),
         }
     }
@@ -155,7 +184,19 @@ impl Rewriter<'_> {
                     "put `{{% endcache %}}` before the `{word}`, or the whole `if` into the cache block"
                 ))
                 .with_note(self.error(open.range.clone(), "the cache block starts here"))),
+            None if self.hole.is_some() => Err(self.in_hole(tag, "put the whole `if` into the nocache block")),
             _ => Ok(()),
+        }
+    }
+
+    /// Refuses what cannot stand in the body of a `{% nocache %}`, or leads out of it.
+    fn in_hole(&self, tag: &Tag, help: &str) -> TemplateError {
+        let text = &self.source[tag.range.clone()];
+        let error = self.error(tag.range.clone(), format!("`{text}` stands inside a nocache block that is still open"));
+        let error = error.with_help(help);
+        match &self.hole {
+            Some(hole) => error.with_note(self.error(hole.clone(), "the nocache block starts here")),
+            None => error,
         }
     }
 
@@ -166,8 +207,78 @@ impl Rewriter<'_> {
                 .error(tag.range.clone(), format!("`{word}` cannot leave a cache block"))
                 .with_help(format!("put the condition of the `{word}` around the cache block"))
                 .with_note(self.error(open.range.clone(), "the cache block starts here"))),
+            None if self.hole.is_some() => {
+                Err(self.in_hole(tag, &format!("put the condition of the `{word}` around the nocache block")))
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Makes a template of its own of what stands up to the `{% endnocache %}`, and leaves a call in its place.
+    fn cut_hole(&mut self, tag: &Tag, after_word: usize, tags: &mut Tags<'_>) -> Result<(), TemplateError> {
+        if let Some(filter) = self.open.iter().find(|open| open.word == "filter") {
+            return Err(self
+                .error(tag.range.clone(), "a nocache block stands inside a filter, which would not see its content")
+                .with_help("put the filter into the nocache block, or the nocache block after the filter")
+                .with_note(self.error(filter.range.clone(), "the filter starts here")));
+        }
+        let arguments = arguments::parse_named(self.source, after_word..tag.inner.end)
+            .map_err(|refusal| self.error(refusal.range, refusal.message).with_help(refusal.help))?;
+        let end = self.end_of_hole(tag, tags)?;
+        let mut body = tag.range.end..end.range.start;
+        if tag.trims_after {
+            body.start = body.end - self.source[body.clone()].trim_start().len();
+        }
+        if end.trims_before {
+            body.end = body.start + self.source[body.clone()].trim_end().len();
+        }
+        let name = format!("__hole/{}/{}", self.holes.len(), self.name);
+        let rewritten = rewrite_part(self.name, self.source, body, Some(tag.range.clone()))?;
+        self.copy(self.done..tag.range.start);
+        self.done = tag.range.start;
+        let dash = if tag.trims_before { "-" } else { "" };
+        self.generate(&format!("{{{{{dash} __hole(__hole={}", literal(&name)), &tag.range);
+        for argument in &arguments {
+            self.generate(&format!(", {}=", &self.source[argument.name.clone()]), &tag.range);
+            self.argument(&argument.value);
+        }
+        // Inside of the tag, where they are blanks and not markup.
+        self.newlines(end.range.end);
+        self.generate(if end.trims_after { ") -}}" } else { ") }}" }, &tag.range);
+        self.holes.push((name, rewritten));
+        Ok(())
+    }
+
+    fn end_of_hole(&self, tag: &Tag, tags: &mut Tags<'_>) -> Result<Tag, TemplateError> {
+        for next in tags.by_ref().filter(|next| next.kind == Kind::Block) {
+            let (word, range) = next.word(self.source);
+            match word {
+                "endnocache" => {
+                    self.check_no_arguments(&next, range.end, word)?;
+                    return Ok(next);
+                }
+                "nocache" => {
+                    return Err(self
+                        .error(next.range, "a nocache block stands inside another")
+                        .with_help("remove it: the outer one is rendered each time already")
+                        .with_note(self.error(tag.range.clone(), "the outer one starts here")));
+                }
+                _ => {}
+            }
+        }
+        Err(self
+            .error(tag.range.clone(), "this nocache block is never closed")
+            .with_help("put `{% endnocache %}` where it ends"))
+    }
+
+    fn check_no_arguments(&self, tag: &Tag, after_word: usize, word: &str) -> Result<(), TemplateError> {
+        let at = skip_blanks(self.source.as_bytes(), after_word, tag.inner.end);
+        if at == tag.inner.end {
+            return Ok(());
+        }
+        Err(self
+            .error(at..tag.inner.end, format!("`{word}` takes no arguments"))
+            .with_help(format!("write `{{% {word} %}}`")))
     }
 
     fn open_fragment(&mut self, tag: &Tag, after_word: usize) -> Result<(), TemplateError> {
@@ -228,12 +339,7 @@ impl Rewriter<'_> {
                     .with_help("remove it, or open a block with `{% cache 500 name %}` before it"));
             }
         };
-        let at = skip_blanks(self.source.as_bytes(), after_word, tag.inner.end);
-        if at < tag.inner.end {
-            return Err(self
-                .error(at..tag.inner.end, "`endcache` takes no arguments")
-                .with_help("write `{% endcache %}`"));
-        }
+        self.check_no_arguments(tag, after_word, "endcache")?;
         self.copy(self.done..tag.range.start);
         self.done = tag.range.start;
         let dash = if tag.trims_before { "-" } else { "" };
@@ -251,8 +357,15 @@ impl Rewriter<'_> {
                 .error(open.range.clone(), "this cache block is never closed")
                 .with_help("put `{% endcache %}` where it ends"));
         }
-        self.copy(self.done..self.source.len());
-        Ok(Rewritten { text: self.text, segments: self.segments, fragments: self.fragments })
+        if let (Some(hole), Some(open)) = (&self.hole, self.open.last()) {
+            let text = &self.source[open.range.clone()];
+            return Err(self
+                .error(open.range.clone(), format!("`{text}` is not closed inside of its nocache block"))
+                .with_help("put its end before `{% endnocache %}`")
+                .with_note(self.error(hole.clone(), "the nocache block starts here")));
+        }
+        self.copy(self.done..self.part.end);
+        Ok(Rewritten { text: self.text, segments: self.segments, fragments: self.fragments, holes: self.holes })
     }
 
     /// Copies an argument to where it is needed, on its own line.
@@ -370,6 +483,25 @@ mod tests {
     }
 
     #[test]
+    fn a_hole_leaves_a_call_with_its_arguments_and_its_lines() {
+        let rewritten = rewrite("a.html", "<p>{% nocache id=a.id\nb=2 %}\n{{ id }}\n{% endnocache %}</p>").unwrap();
+        assert_eq!(rewritten.text, "<p>{{ __hole(__hole=\"__hole/0/a.html\", id=a.id, b=\n2\n\n) }}</p>");
+        let (name, hole) = &rewritten.holes[0];
+        assert_eq!((&**name, &*hole.text), ("__hole/0/a.html", "{{ __hole_begin() }}\n{{ id }}\n"));
+    }
+
+    #[test]
+    fn dashes_of_a_hole_trim_what_they_would_trim() {
+        let rewritten = rewrite("a.html", "a {%- nocache -%} b {%- endnocache -%} c").unwrap();
+        assert_eq!(rewritten.text, "a {{- __hole(__hole=\"__hole/0/a.html\") -}} c");
+        assert_eq!(rewritten.holes[0].1.text, "{{ __hole_begin() }}b");
+        assert_eq!(
+            rewrite("a.html", "{% nocache -%} {%- endnocache %}").unwrap().holes[0].1.text,
+            "{{ __hole_begin() }}"
+        );
+    }
+
+    #[test]
     fn every_argument_stays_on_its_line() {
         let source = "{% cache\n  500\n  \"a\nb\"\n  user.id\n\n  using=\"x\"\n%}body\n{% endcache\n%}";
         let text = text(source);
@@ -400,6 +532,24 @@ mod tests {
             ("{% cache 5 a %}{% endcache a %}", "takes no arguments"),
             ("{% cache 5 a b + c %}{% endcache %}", "`+` stands alone"),
             ("{% cache %}{% endcache %}", "needs a timeout and a name"),
+            ("{% nocache %}", "never closed"),
+            ("{% endnocache %}", "closes nothing"),
+            ("{% nocache %}{% nocache %}{% endnocache %}{% endnocache %}", "inside another"),
+            ("{% nocache %}{% block a %}{% endblock %}{% endnocache %}", "`{% block a %}` stands inside a nocache"),
+            ("{% cache 5 a %}{% nocache %}{% endcache %}{% endnocache %}", "closes nothing"),
+            ("{% nocache %}{% cache 5 a %}{% endnocache %}{% endcache %}", "never closed"),
+            ("{% if a %}{% nocache %}{% endif %}{% endnocache %}", "`{% endif %}` stands inside a nocache"),
+            ("{% if a %}{% nocache %}{% else %}{% endnocache %}{% endif %}", "`{% else %}` stands inside a nocache"),
+            ("{% nocache %}{% if a %}{% endnocache %}{% endif %}", "`{% if a %}` is not closed"),
+            ("{% for a in b %}{% nocache %}{% break %}{% endnocache %}{% endfor %}", "`{% break %}` stands inside"),
+            ("{% filter upper %}{% nocache %}{% endnocache %}{% endfilter %}", "stands inside a filter"),
+            ("{% nocache %}{% endnocache a %}", "takes no arguments"),
+            ("{% nocache user %}{% endnocache %}", "has no name"),
+            ("{% nocache a= b %}{% endnocache %}", "`a=` has no value"),
+            ("{% nocache a=b a=c %}{% endnocache %}", "`a=` stands twice"),
+            ("{% nocache a=b, c=d %}{% endnocache %}", "separated by blanks"),
+            ("{% nocache a=b + c %}{% endnocache %}", "`+` stands alone"),
+            ("{% nocache __hole=1 %}{% endnocache %}", "cannot be the name"),
         ] {
             let report = message(source);
             assert!(report.contains(wanted) && report.contains("= help: "), "{source}: {report}");
@@ -413,6 +563,8 @@ mod tests {
             "{% cache 5 a %}{% set x = 1 %}{% set y %}{% endset %}{% set_global z | upper %}{% endset %}{% endcache %}",
             "{% cache 5 a %}{% if a %}{% elif b %}{% else %}{% endif %}{% endcache %}",
             "{% cache 5 a %}{% <box> %}{% </box> %}{{ <box/> }}{% filter upper %}{% endfilter %}{% endcache %}",
+            "{% cache 5 a %}{% nocache %}{% cache 5 b %}{% endcache %}{% endnocache %}{% endcache %}",
+            "{% nocache %}{% for a in b %}{% if c %}{% break %}{% else %}{% endif %}{% endfor %}{% endnocache %}",
         ] {
             rewrite("a.html", source).unwrap();
         }
@@ -456,6 +608,8 @@ mod tests {
                 prop_oneof![
                     Just("{% cache 5 a %}".to_owned()), Just("{% endcache %}".to_owned()), Just("\n".to_owned()),
                     Just("{% cache\n".to_owned()), Just("%}".to_owned()), Just("{% endcache\n%}".to_owned()),
+                    Just("{% nocache a=b %}".to_owned()), Just("{%- nocache\n-%}".to_owned()),
+                    Just("{%- endnocache\n-%}".to_owned()),
                     "[ 0-9a-z\"'()\\[\\]\n,=+é-]{0,12}", PIECES,
                 ],
                 0..12,

@@ -57,6 +57,11 @@ impl<'s> Tags<'s> {
         Tags { source, at: 0, saw_the_end: false }
     }
 
+    /// Walks over a part of the source that starts and ends between tags.
+    pub(super) fn within(source: &'s str, part: Range<usize>) -> Self {
+        Tags { at: part.start, ..Tags::new(&source[..part.end]) }
+    }
+
     /// Tells, after the last tag, whether the rest of the source holds nothing that is opened and never closed.
     pub(super) fn saw_the_end(&self) -> bool {
         self.saw_the_end

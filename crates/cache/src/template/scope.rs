@@ -4,13 +4,16 @@
 //! thread-local stack: one scope per render, the innermost on top. No borrow of it is held while code of others
 //! runs, because a lazy value may render another template.
 
-use std::{cell::RefCell, collections::BTreeMap, error::Error, fmt, rc::Rc};
+use std::{borrow::Cow, cell::RefCell, collections::BTreeMap, error::Error, fmt, rc::Rc};
 
 use serde::Serialize;
 use tera::Value;
 
-use super::{Fragment, FragmentStore, Ticket};
-use crate::{Key, Timeout, error::Source};
+use super::{
+    Fragment, FragmentStore, Ticket,
+    holes::{self, Cut, Hole, Part, Secret},
+};
+use crate::{Key, Timeout, error::Source, tags};
 
 type Query = Box<dyn FnOnce() -> Result<Value, Source> + Send>;
 
@@ -79,6 +82,11 @@ struct Scope {
     lazy: BTreeMap<String, State>,
     open: Vec<Option<OpenFragment>>,
     failure: Option<Source>,
+    /// What the markers of holes begin with, once there is one.
+    secret: Option<Rc<Secret>>,
+    holes: Vec<Hole>,
+    /// Whether markup was escaped where the hole stands that is being filled.
+    escapes: Option<bool>,
 }
 
 /// A fragment whose body is running.
@@ -168,6 +176,63 @@ pub(super) fn lazy(name: &str) -> Result<Value, String> {
             Err(message)
         }
     }
+}
+
+/// Notes a hole and returns its marker; `None` outside of a render.
+pub(super) fn mark(hole: Hole) -> Option<String> {
+    top(|scope| {
+        let secret = match &scope.secret {
+            Some(secret) => secret,
+            None => scope.secret.insert(Rc::new(Secret::new(tags::random().ok()?))),
+        };
+        scope.holes.push(hole);
+        Some(secret.marker(scope.holes.len() - 1))
+    })
+    .flatten()
+}
+
+/// Returns markup as it is stored: with its holes, and without markers.
+pub(super) fn detach(markup: &str) -> Result<Cow<'_, str>, Cut> {
+    top(|scope| match &scope.secret {
+        None if !holes::is_detached(markup) => Ok(Cow::Borrowed(markup)),
+        None => holes::detach(&[Part::Text(markup)], &[]).map(Cow::Owned),
+        Some(secret) => holes::detach(&secret.split(markup)?, &scope.holes).map(Cow::Owned),
+    })
+    .unwrap_or(Ok(Cow::Borrowed(markup)))
+}
+
+/// Returns stored markup with the markers of this render; `None` if it cannot be read.
+pub(super) fn attach(stored: String) -> Option<String> {
+    if !holes::is_detached(&stored) {
+        return Some(stored);
+    }
+    holes::attach(&stored, |hole| mark(hole).unwrap_or_default())
+}
+
+/// A piece of markup that may have holes.
+pub(super) enum Piece<'m> {
+    Text(&'m str),
+    Hole(Hole),
+}
+
+/// Takes markup apart; `None` if this render has met no hole.
+pub(super) fn pieces(markup: &str) -> Result<Option<Vec<Piece<'_>>>, Cut> {
+    let Some(secret) = top(|scope| scope.secret.clone()).flatten() else { return Ok(None) };
+    let piece = |part| match part {
+        Part::Text(text) => Ok(Piece::Text(text)),
+        Part::Hole(index) => top(|scope| scope.holes.get(index).cloned()).flatten().map(Piece::Hole).ok_or(Cut),
+    };
+    secret.split(markup)?.into_iter().map(piece).collect::<Result<_, _>>().map(Some)
+}
+
+/// Notes whether the hole that is filled from now on stands where markup is escaped; returns what held before.
+pub(super) fn set_escapes(escapes: Option<bool>) -> Option<bool> {
+    top(|scope| std::mem::replace(&mut scope.escapes, escapes)).flatten()
+}
+
+/// Tells whether markup was escaped where the hole stands that is being filled.
+pub(super) fn escapes() -> Option<bool> {
+    top(|scope| scope.escapes).flatten()
 }
 
 fn unknown(name: &str) -> String {

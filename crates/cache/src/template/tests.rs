@@ -10,6 +10,7 @@ use std::{
 
 use super::*;
 
+mod holes;
 mod pages;
 
 /// Keeps fragments by alias and key, and writes down what it was asked.
