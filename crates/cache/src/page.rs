@@ -52,6 +52,8 @@ mod headers;
 mod invalidation;
 mod key;
 mod memo;
+#[cfg(feature = "template")]
+mod open;
 mod page_cache;
 mod pages;
 mod pending;
@@ -65,6 +67,8 @@ pub use headers::{
     CacheControlHeader, Condition, ConditionalPage, HeadersService, VaryHeader, cache_control, condition,
     conditional_page, never_cache, vary_on_cookie, vary_on_headers,
 };
+#[cfg(feature = "template")]
+pub use open::{OpenPages, OpenPagesService};
 pub use page_cache::{PageCache, PageCacheService};
 pub use policy::{Bypass, Forward, NotStored, PageOutcome, query::TRACKING};
 pub use private::{add_tags, mark_private};

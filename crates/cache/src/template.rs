@@ -269,6 +269,8 @@ pub struct Templates(Arc<Loaded>);
 struct Loaded {
     tera: Tera,
     catalog: Arc<Catalog>,
+    /// Of all the templates: what is filled must have been left open by the same.
+    digest: String,
 }
 
 impl Templates {
@@ -311,13 +313,61 @@ impl Templates {
     /// # Errors
     /// As [`render`](Self::render). If a lazy value failed, its error is the source of this one.
     pub fn render_with(&self, name: &str, context: &Context, lazy: Lazy) -> Result<String, TemplateError> {
-        let render = Render::begin(lazy);
-        let markup = self.0.tera.render(name, context).map_err(|error| self.0.catalog.explain(&error));
-        markup.and_then(|markup| self.fill(markup, context, 0)).map_err(|error| error.caused_by(render.failure()))
+        self.in_scope(lazy, || {
+            let markup = self.0.tera.render(name, context).map_err(|error| self.0.catalog.explain(&error))?;
+            self.fill_holes(markup, context, 0)
+        })
+    }
+
+    /// Renders a template and leaves its `{% nocache %}` blocks open.
+    ///
+    /// # Errors
+    /// As [`render_with`](Self::render_with).
+    ///
+    /// # Examples
+    /// ```
+    /// # use larder_cache::{Caches, template::{Context, Lazy, Templates}};
+    /// let source = "A page for {% nocache %}{{ name }}{% endnocache %}.";
+    /// let templates = Templates::builder().template("page.html", source).build(Caches::local())?;
+    /// let page = templates.open("page.html", &Context::new(), Lazy::new())?;
+    /// for name in ["Ann", "Ben"] {
+    ///     let mut visitor = Context::new();
+    ///     visitor.insert("name", &name);
+    ///     assert_eq!(templates.fill(&page, &visitor)?, format!("A page for {name}."));
+    /// }
+    /// # Ok::<_, larder_cache::template::TemplateError>(())
+    /// ```
+    pub fn open(&self, name: &str, context: &Context, lazy: Lazy) -> Result<OpenPage, TemplateError> {
+        self.in_scope(lazy, || {
+            let markup = self.0.tera.render(name, context).map_err(|error| self.0.catalog.explain(&error))?;
+            let markup = scope::detach(&markup).map_err(|Cut| TemplateError::new(CUT))?.into_owned();
+            Ok(OpenPage { markup, digest: self.0.digest.clone() })
+        })
+    }
+
+    /// Fills what a page leaves open. Its blocks see `context` and the arguments of their tags, and nothing of what the page
+    /// was rendered with.
+    ///
+    /// # Errors
+    /// A block cannot be rendered, or the page was made of other templates than these.
+    pub fn fill(&self, page: &OpenPage, context: &Context) -> Result<String, TemplateError> {
+        if page.digest != self.0.digest {
+            return Err(TemplateError::new("the page was made of other templates; make it anew"));
+        }
+        self.in_scope(Lazy::new(), || match scope::attach(page.markup.clone()) {
+            Some(markup) => self.fill_holes(markup, context, 0),
+            None => Err(TemplateError::new("the page that was stored cannot be read; make it anew")),
+        })
+    }
+
+    /// Runs a render. If a lazy value failed in it, its error is the source of the render's.
+    fn in_scope<T>(&self, lazy: Lazy, render: impl FnOnce() -> Result<T, TemplateError>) -> Result<T, TemplateError> {
+        let scope = Render::begin(lazy);
+        render().map_err(|error| error.caused_by(scope.failure()))
     }
 
     /// Renders the holes of markup.
-    fn fill(&self, markup: String, context: &Context, depth: usize) -> Result<String, TemplateError> {
+    fn fill_holes(&self, markup: String, context: &Context, depth: usize) -> Result<String, TemplateError> {
         let Some(pieces) = scope::pieces(&markup).map_err(|Cut| TemplateError::new(CUT))? else { return Ok(markup) };
         let mut filled = String::with_capacity(markup.len());
         for piece in pieces {
@@ -339,14 +389,43 @@ impl Templates {
             let rendered = self.0.tera.render(&hole.template, &context);
             scope::set_escapes(before);
             let rendered = rendered.map_err(|error| self.0.catalog.explain(&error))?;
-            filled.push_str(&self.fill(rendered, &context, depth + 1)?);
+            filled.push_str(&self.fill_holes(rendered, &context, depth + 1)?);
         }
         Ok(filled)
+    }
+
+    /// Returns the digest of all templates.
+    #[cfg(feature = "page")]
+    pub(crate) fn digest(&self) -> &str {
+        &self.0.digest
     }
 
     /// Returns the names of all templates, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.catalog.names()
+    }
+}
+
+/// A rendered page whose `{% nocache %}` blocks are open: what [`Templates::open`] makes and [`Templates::fill`] fills.
+///
+/// A view returns it whose page is kept by [`holes`](crate::page::CachePage::holes).
+#[derive(Debug, Clone)]
+pub struct OpenPage {
+    /// As it is stored: with its holes noted in it.
+    markup: String,
+    /// Of all the templates.
+    digest: String,
+}
+
+#[cfg(feature = "page")]
+impl OpenPage {
+    /// Returns the markup as it is stored, and the digest of what it was made of.
+    pub(crate) fn into_parts(self) -> (String, String) {
+        (self.markup, self.digest)
+    }
+
+    pub(crate) fn from_parts(markup: String, digest: String) -> Self {
+        OpenPage { markup, digest }
     }
 }
 
@@ -437,7 +516,8 @@ impl Builder {
                 "found a doubtful cache block: {}", warning.message()
             );
         }
-        Ok(Templates(Arc::new(Loaded { tera: self.tera, catalog })))
+        let digest = catalog.digest_of_all();
+        Ok(Templates(Arc::new(Loaded { tera: self.tera, catalog, digest })))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The mark on a view or a route: how long its answers may be kept, where, and under which conditions.
 
 use std::{
+    collections::BTreeSet,
     future::{Future, Ready, ready},
     pin::Pin,
     rc::Rc,
-    sync::{Arc, Once},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -19,6 +20,7 @@ use actix_web::{
 use super::{
     invalidation::{self, Unsafe},
     pages::{self, Around, LookedUp, Pages, Rule, Site, State},
+    pending::Pending,
     policy::{Bypass, NotStored},
     private::PageTags,
 };
@@ -276,14 +278,7 @@ where
         // This worker meets the path for the first time: who asked has the page made.
         LookedUp::Renew(_, mut pending) | LookedUp::Missing(mut pending) => {
             pending.read_tags(request.request()).await;
-            let has_early_tags = request.extensions().get::<PageTags>().is_some();
-            if has_early_tags {
-                warn_once(
-                    "a page is not stored because a middleware outside of its cache_page added tags: add them inside, or \
-                     cache the page by PageCache::site",
-                );
-                pending.refuse(NotStored::EarlyTags).await;
-            } else if pending.neutralise(&mut request, &pages) {
+            if !refuse_early_tags(&mut pending, &request).await && pending.neutralise(&mut request, &pages) {
                 pending.refuse(NotStored::Unlearned).await;
             }
             pending.prepare(&mut request, &pages);
@@ -308,15 +303,9 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody + 'static,
 {
-    let Some(caches) = request.app_data::<web::Data<Caches>>().map(|caches| Caches::clone(caches)) else {
-        warn_once("cache_page found no cache: wrap the app in PageCache, or add web::Data<Caches> to it");
+    let Some(pages) = pages_alone(&request) else {
         return Ok(service.call(request).await?.map_into_left_body());
     };
-    warn_once(
-        "cache_page works without PageCache around the app: cookies and Vary fields that middleware outside of it \
-         adds are not seen, so wrap the app in PageCache",
-    );
-    let pages = Pages::new(caches, Arc::new(Site::default()), None);
     if let Some(unsafe_one) = Unsafe::of(&request) {
         let made = service.call(request).await?;
         invalidation::after(&pages, &unsafe_one, &made).await;
@@ -336,7 +325,35 @@ where
     }
 }
 
-fn warn_once(message: &str) {
-    static WARNED: Once = Once::new();
-    WARNED.call_once(|| log::warn!("{message}"));
+/// Returns what a mark needs that has no [`PageCache`](super::PageCache) around it, or says what is missing.
+pub(super) fn pages_alone(request: &ServiceRequest) -> Option<Pages> {
+    let Some(caches) = request.app_data::<web::Data<Caches>>() else {
+        warn_once("cache_page found no cache: wrap the app in PageCache, or add web::Data<Caches> to it");
+        return None;
+    };
+    warn_once(
+        "cache_page works without PageCache around the app: cookies and Vary fields that middleware outside of it \
+         adds are not seen, so wrap the app in PageCache",
+    );
+    Some(Pages::new(Caches::clone(caches), Arc::new(Site::default()), None))
+}
+
+/// Does not store a page whose tags a middleware outside of its mark has added: their versions were read too late.
+pub(super) async fn refuse_early_tags(pending: &mut Pending, request: &ServiceRequest) -> bool {
+    let has_any = request.extensions().get::<PageTags>().is_some();
+    if has_any {
+        warn_once(
+            "a page is not stored because a middleware outside of its cache_page added tags: add them inside, or \
+             cache the page by PageCache::site",
+        );
+        pending.refuse(NotStored::EarlyTags).await;
+    }
+    has_any
+}
+
+fn warn_once(message: &'static str) {
+    static SAID: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().unwrap_or_else(PoisonError::into_inner).insert(message) {
+        log::warn!("{message}");
+    }
 }

@@ -16,7 +16,7 @@ use actix_web::{
     dev::{ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode,
-        header::{HeaderMap, HeaderName},
+        header::{HeaderMap, HeaderName, HeaderValue},
     },
 };
 use bytes::Bytes;
@@ -48,6 +48,9 @@ use crate::{
 
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// Marks a stored page whose holes are open, with the digest of its templates. No client sees it.
+pub(super) const OPEN_PAGE: HeaderName = HeaderName::from_static("larder-open-page");
+
 /// How many paths a worker remembers the rule of.
 const MAX_KNOWN_PATHS: usize = 10_000;
 
@@ -76,6 +79,10 @@ pub(super) struct Rule {
     pub(super) vary_on: Option<Arc<VaryOn>>,
     /// The only query parameters that count, if not all do.
     pub(super) query: Option<Vec<String>>,
+    /// Whether its pages are stored with open holes: only its mark can answer with them.
+    pub(super) is_open: bool,
+    /// The digest of the templates that fill them, once there was a request.
+    pub(super) filled_by: OnceCell<HeaderValue>,
     /// The cache of the alias, once it was looked for.
     pub(super) cache: OnceCell<Cache>,
     /// Its purges by prefix, likewise.
@@ -102,6 +109,8 @@ impl Rule {
             session_cookies: Vec::new(),
             vary_on: None,
             query: None,
+            is_open: false,
+            filled_by: OnceCell::new(),
             cache: OnceCell::new(),
             purges: OnceCell::new(),
         }
@@ -125,6 +134,11 @@ impl Rule {
         if !names.is_empty() {
             super::headers::vary_on_headers(names).apply(headers);
         }
+    }
+
+    /// Tells whether a page has no holes, or was made of the templates that are here to fill them.
+    fn can_fill(&self, page: &StoredPage) -> bool {
+        page.field(OPEN_PAGE).is_none_or(|made_of| self.filled_by.get() == Some(made_of))
     }
 
     fn place(&self) -> Place {
@@ -272,7 +286,7 @@ impl Pages {
             return None;
         }
         ready.count(cache, asking, started);
-        let (answer, outcome) = ready.answer(&self.asked(request), ages, now);
+        let (answer, outcome) = ready.answer(&self.asked(request, ready.rule()), ages, now);
         request.extensions_mut().insert(outcome);
         Some(answer)
     }
@@ -294,7 +308,7 @@ impl Pages {
             return None;
         }
         search.count(cache, true, false);
-        let mut answer = self.asked(request).answer(&page, now);
+        let mut answer = self.asked(request, rule).answer(&page, now);
         let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
         self.announce(request.request(), answer.headers_mut(), outcome);
         // What is found by another address than it was asked for, or by more than that, is looked up each time.
@@ -311,11 +325,18 @@ impl Pages {
 
     /// Returns the cache of a rule, if a request may be answered from it.
     fn may_find<'r>(&'r self, request: &ServiceRequest, rule: &'r Rule) -> Option<&'r Cache> {
+        if rule.is_open {
+            return None;
+        }
         request::may_use_cache(request.method(), request.uri(), request.headers(), self.request_rules(rule)).ok()?;
         self.cache_of(rule).ok()
     }
 
-    fn asked(&self, request: &ServiceRequest) -> Asked {
+    fn asked(&self, request: &ServiceRequest, rule: &Rule) -> Asked {
+        // Conditions, parts and codings are of the page that is filled, which nobody has had yet.
+        if rule.is_open {
+            return Asked::default();
+        }
         Asked::of(request.method(), request.headers(), self.site.compresses)
     }
 
@@ -350,6 +371,8 @@ impl Pages {
     pub(super) async fn start(&self, request: &ServiceRequest) -> Start {
         let known = self.known.borrow().get(request.path()).cloned();
         let (rule, is_learned) = match (known, &self.default_rule) {
+            // It is looked up at its mark, which knows who asks.
+            (Some(Known::Rule(rule)), _) if rule.is_open => return Start::Go(State::Open),
             (Some(Known::Rule(rule)), _) => (rule, true),
             (_, Some(rule)) => (Rc::clone(rule), false),
             (_, None) => return Start::Go(State::Open),
@@ -437,12 +460,13 @@ impl Pages {
         let pending = loop {
             let mut search = Search::run(&cache, &id, headers).await;
             let log = self.purges_of(rule).current(&cache).await;
-            let is_purged = |page: &StoredPage| match &log {
+            let is_gone = |page: &StoredPage| match &log {
+                Ok(_) if !rule.can_fill(page) => true,
                 Ok(log) => log.has_purged(page.last_purge, id.host(), id.target()),
                 // Nobody can say.
                 Err(_) => true,
             };
-            if search.page.as_ref().is_some_and(is_purged) {
+            if search.page.as_ref().is_some_and(is_gone) {
                 search.page = None;
                 let seen = search.found.as_ref().and_then(|found| found.seen.clone());
                 if let (Ok(_), Some(seen)) = (&log, seen) {
@@ -465,7 +489,7 @@ impl Pages {
             search.count(&cache, is_hit, queue.is_some());
             let answer = |page: &StoredPage, has_waited: bool| {
                 let ttl = page.freshness.ttl(now);
-                let mut answer = self.asked(request).answer(page, now);
+                let mut answer = self.asked(request, rule).answer(page, now);
                 let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
                 self.announce(request.request(), answer.headers_mut(), outcome);
                 answer
@@ -484,7 +508,7 @@ impl Pages {
                 }
                 stale => stale,
             };
-            let mut pending = Pending::new(request, rule, cache.clone(), id.clone(), self.asked(request));
+            let mut pending = Pending::new(request, rule, cache.clone(), id.clone(), self.asked(request, rule));
             pending.stale = stale.map(|page| (page, or_stale));
             pending.varies = search.varies;
             pending.last_purge = last_purge;
@@ -545,6 +569,11 @@ impl Pages {
     }
 }
 
+/// Returns the prefix of pages with open holes, which nobody shall find who does not fill them.
+pub(super) fn open_prefix(key_prefix: &str) -> String {
+    format!("{key_prefix}\u{2}open")
+}
+
 /// Removes the pages of an address, all variants of them; returns how many entries there were.
 ///
 /// Looks in every cache: without a prefix, with that of the whole site, and with those of the marks in this process.
@@ -575,8 +604,9 @@ pub(super) async fn purge(
             kept if kept.is_empty() => path.to_owned(),
             kept => format!("{path}?{kept}"),
         };
-        let key = |scheme: &[u8]| PageId::of_target(scheme, &host, &prefix, &target).key();
-        let keys = [key(b"http"), key(b"https")];
+        let key = |scheme: &[u8], prefix: &str| PageId::of_target(scheme, &host, prefix, &target).key();
+        let keys = |prefix: &str| [key(b"http", prefix), key(b"https", prefix)];
+        let keys = [keys(&prefix), keys(&open_prefix(&prefix))].concat();
         match cache.because(cause).run(move |cache: &BlockingCache| cache.purge(&keys)).await {
             Ok(count) => removed += count,
             Err(error) => failed = Err(error),

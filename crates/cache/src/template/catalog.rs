@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 use tera::{ErrorKind, ReportError};
 
 use super::{
-    digest::digests,
+    digest::{digest_of_all, digests},
     error::TemplateError,
     rewrite::{CacheTag, Rewritten, rewrite},
 };
@@ -75,6 +75,11 @@ impl Catalog {
     pub(super) fn digest(&self, name: &str, escaped: bool) -> &str {
         let digest = self.0.get(name).map(|entry| &entry.digest);
         digest.map_or("", |digest| if escaped { &digest.escaped } else { &digest.plain })
+    }
+
+    /// Returns a digest that changes when any of the templates does.
+    pub(super) fn digest_of_all(&self) -> String {
+        digest_of_all(self.0.values().map(|entry| entry.digest.escaped.as_str()))
     }
 
     /// Returns what an author should know that is not an error.

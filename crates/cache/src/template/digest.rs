@@ -48,6 +48,17 @@ fn digest(
         add(part);
         add(sources.get(part).map_or("", String::as_str));
     }
+    finished(hash)
+}
+
+/// Returns one digest for several.
+pub(super) fn digest_of_all<'d>(digests: impl Iterator<Item = &'d str>) -> String {
+    let mut hash = Sha256::new();
+    digests.for_each(|digest| hash.update(digest));
+    finished(hash)
+}
+
+fn finished(hash: Sha256) -> String {
     let mut digest = String::with_capacity(DIGITS);
     push_hex(&mut digest, &hash.finalize()[..DIGITS / 2]);
     digest

@@ -14,6 +14,7 @@ mod loading;
 mod marks;
 mod mishaps;
 mod model;
+mod open;
 mod orders;
 mod outage;
 mod page;
