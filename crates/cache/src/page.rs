@@ -10,7 +10,8 @@
 //! over the limit in size, do not come to their end, or were made with something private ([`mark_private`]). Other statuses
 //! than 200 only if the answer says for how long, and server errors never. Requests with an `Authorization` header or a
 //! cookie neither read nor fill the cache, unless the view says that it is the same for everyone ([`CachePage::public`]) or
-//! the cookie is none of the session's ([`PageCache::session_cookies`]).
+//! the cookie is none of the session's ([`PageCache::session_cookies`]). A page that is the same for everyone but for a name
+//! is kept with a hole in place of the name ([`CachePage::holes`]).
 //!
 //! # HTTP
 //! Freshness, age, validators, conditions, parts, request directives, stale answers and invalidation by unsafe methods

@@ -100,6 +100,7 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
+            .app_data(web::Data::new(state.templates.clone()))
             .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
             .configure(|config| routes(config, &state, &key))
             .wrap(from_fn(error_pages))

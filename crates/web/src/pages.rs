@@ -10,6 +10,8 @@ use actix_web::{guard, web};
 use larder_cache::page::cache_page;
 use larder_models::invalidation::{ANY_OBJECT_TAG, object_tag};
 
+use crate::session;
+
 /// How long the home page is kept.
 const HOME_SECONDS: u64 = 300;
 
@@ -28,23 +30,23 @@ pub fn without_session(config: &mut web::ServiceConfig) {
             .clients(0)
             .tags(|request| request.match_info()["id"].parse().map(object_tag).into_iter().collect()),
     );
-    let view = web::resource("/levels/view/")
-        .wrap(cache_page(VIEW_SECONDS).public().clients(0).tags(|_| vec![ANY_OBJECT_TAG.to_owned()]));
     config
         .service(web::resource("/delay/{seconds}").route(web::get().to(delay::delay)))
         .service(web::resource("/metrics").route(web::route().guard(reads()).to(metrics::metrics)))
         .service(home.route(web::route().guard(reads()).to(home::home)))
         .service(object.route(web::route().guard(reads()).to(objects::detail)))
-        .service(view.route(web::route().guard(reads()).to(levels::view)))
         .service(web::redirect("/objects", "/objects/").permanent())
         .service(web::redirect("/levels", "/levels/").permanent());
 }
 
-/// Pages that show who is signed in.
+/// Pages that show who is signed in; the cached one in a hole.
 pub fn with_session(config: &mut web::ServiceConfig) {
+    let view = web::resource("/levels/view/")
+        .wrap(cache_page(VIEW_SECONDS).tags(|_| vec![ANY_OBJECT_TAG.to_owned()]).holes(session::visitor));
     config
         .service(web::resource("/objects/").route(web::route().guard(reads()).to(objects::list)))
-        .service(web::resource("/levels/").route(web::route().guard(reads()).to(levels::levels)));
+        .service(web::resource("/levels/").route(web::route().guard(reads()).to(levels::levels)))
+        .service(view.route(web::route().guard(reads()).to(levels::view)));
 }
 
 /// A guard for views that answer GET and HEAD.

@@ -12,6 +12,7 @@ use actix_web::{
     web,
 };
 use jiff::{SignedDuration, Timestamp};
+use larder_cache::template::Context;
 use larder_models::{Database, Session as Row, User};
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,13 @@ pub struct Account {
 /// Returns who is signed in.
 pub fn account(session: &Session) -> Account {
     Account { username: session.get(USERNAME).ok().flatten() }
+}
+
+/// Returns what the holes of cached pages show.
+pub async fn visitor(session: Session) -> Result<Context, Failure> {
+    let mut context = Context::new();
+    context.insert("account", &account(&session));
+    Ok(context)
 }
 
 /// Returns the id of the user who is signed in.

@@ -6,7 +6,7 @@ use actix_web::{HttpResponse, http::header::ContentType, web};
 use jiff::Timestamp;
 use larder_cache::{
     Caches,
-    template::{Context, Lazy, TemplateError, Templates},
+    template::{Context, Lazy, OpenPage, TemplateError, Templates},
 };
 use larder_models::{Database, Db};
 use serde::Serialize;
@@ -67,6 +67,15 @@ impl State {
     pub fn page(&self, template: &str, context: &impl Serialize) -> Result<HttpResponse, Failure> {
         let context = Context::from_serialize(context).map_err(Failure::internal)?;
         Ok(html(self.templates.render(template, &context)?))
+    }
+
+    /// Renders a template without cache blocks and lazy values, and leaves its holes open.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn open_page(&self, template: &str, context: &impl Serialize) -> Result<OpenPage, Failure> {
+        let context = Context::from_serialize(context).map_err(Failure::internal)?;
+        Ok(self.templates.open(template, &context, Lazy::new())?)
     }
 
     /// Renders a template whose cache blocks and lazy values may block.

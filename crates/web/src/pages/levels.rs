@@ -2,7 +2,7 @@
 
 use actix_session::Session;
 use actix_web::{HttpResponse, web};
-use larder_cache::template::Lazy;
+use larder_cache::template::{Lazy, OpenPage};
 use larder_models::{Object, invalidation::OBJECTS_KEY};
 use serde::Serialize;
 
@@ -82,11 +82,13 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
 #[derive(Serialize)]
 struct ViewPage {
     section: &'static str,
+    path: &'static str,
     made_at: i64,
     count: usize,
 }
 
-pub(super) async fn view(state: web::Data<State>) -> Result<HttpResponse, Failure> {
+pub(super) async fn view(state: web::Data<State>) -> Result<OpenPage, Failure> {
     let count = state.read(|db| Ok(Object::published(db)?.len())).await?;
-    state.page("levels/view.html", &ViewPage { section: "levels", made_at: now_millis(), count })
+    let page = ViewPage { section: "levels", path: "%2Flevels%2Fview%2F", made_at: now_millis(), count };
+    state.open_page("levels/view.html", &page)
 }

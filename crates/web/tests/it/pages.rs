@@ -106,6 +106,21 @@ fn the_list_comes_from_the_fragment_and_the_name_does_not() {
 }
 
 #[test]
+fn the_cached_view_is_made_once_and_shows_each_his_name() {
+    let site = Site::start();
+    let stranger = site.visitor();
+    let staff = site.staff();
+    let (public, personal) = (stranger.page("/levels/view/"), staff.page("/levels/view/"));
+    assert_eq!(public.one(".answered"), personal.one(".answered"), "made at the same moment");
+    assert!(personal.one(".account").contains("admin") && !public.one(".account").contains("admin"));
+    let again = stranger.get("/levels/view/");
+    assert!(header(&again, "cache-status").starts_with("larder; hit"));
+    assert_eq!(header(&again, "cache-control"), "private, no-store");
+    assert!(!again.text().unwrap().contains("admin</a>"));
+    assert!(site.log().contains("hit page=/levels/view/"), "{}", site.log());
+}
+
+#[test]
 fn the_levels_stand_side_by_side() {
     let site = Site::start();
     let levels = site.visitor().page("/levels/");
