@@ -275,7 +275,13 @@ impl Ages {
         slot.insert(known.unwrap_or_else(|| {
             let ttl = i64::try_from(lifetime.saturating_sub(age)).unwrap_or(i64::MAX);
             // A hit says nothing more in debug.
-            Age { age, lifetime, ttl, field: response::number("", age), status: PageOutcome::Hit { ttl }.field(false) }
+            Age {
+                age,
+                lifetime,
+                ttl,
+                field: response::number("", age),
+                status: PageOutcome::Hit { ttl }.field(false, None),
+            }
         }))
     }
 }

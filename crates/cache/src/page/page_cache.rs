@@ -215,7 +215,8 @@ impl PageCache {
         purges.purge(&cache, host, prefix).await
     }
 
-    /// Puts the reasons of decisions into `Cache-Status`. For development: they tell strangers how the site works.
+    /// Puts the reasons of decisions into `Cache-Status`, and the key under which a page lies in its store. For development:
+    /// they tell strangers how the site works, and each hit is looked up anew.
     #[must_use]
     pub fn debug(mut self, debug: bool) -> Self {
         Arc::make_mut(&mut self.site).debug = debug;

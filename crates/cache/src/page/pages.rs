@@ -236,6 +236,10 @@ enum Known {
     Mixed,
 }
 
+/// The key of a page in its store, for developers; `None` where nobody shall see it.
+#[derive(Debug)]
+pub(super) struct ShownKey(Option<String>);
+
 /// What a look-up came to.
 #[derive(Debug)]
 pub(super) enum LookedUp {
@@ -275,6 +279,10 @@ impl Pages {
 
     /// Answers with a page that this worker has at hand.
     fn at_hand(&self, request: &ServiceRequest, asking: Asking<'_>) -> Option<HttpResponse> {
+        // What it says of itself was put into words without the key.
+        if self.site.debug {
+            return None;
+        }
         let mut memo = self.memo.borrow_mut();
         let (ready, ages) = memo.find(asking)?;
         let cache = self.may_find(request, ready.rule())?;
@@ -310,7 +318,7 @@ impl Pages {
         search.count(cache, true, false);
         let mut answer = self.asked(request, rule).answer(&page, now);
         let outcome = PageOutcome::Hit { ttl: page.freshness.ttl(now) };
-        self.announce(request.request(), answer.headers_mut(), outcome);
+        self.announce(request.request(), answer.headers_mut(), outcome, Some(&self.shown_key(cache, &id)));
         // What is found by another address than it was asked for, or by more than that, is looked up each time.
         let is_plain = id.target() == asking.target && !id.has_declared();
         if let (Some((grounds, until)), Some(EntryState::Fresh(hit)), true) =
@@ -487,11 +495,12 @@ impl Pages {
             });
             let is_hit = matches!(reuse, Some(Reuse::Fresh | Reuse::Stale | Reuse::Renew));
             search.count(&cache, is_hit, queue.is_some());
+            let key = self.shown_key(&cache, &id);
             let answer = |page: &StoredPage, has_waited: bool| {
                 let ttl = page.freshness.ttl(now);
                 let mut answer = self.asked(request, rule).answer(page, now);
                 let outcome = if has_waited { PageOutcome::Collapsed { ttl } } else { PageOutcome::Hit { ttl } };
-                self.announce(request.request(), answer.headers_mut(), outcome);
+                self.announce(request.request(), answer.headers_mut(), outcome, Some(&key));
                 answer
             };
             let renews = reuse == Some(Reuse::Renew);
@@ -558,9 +567,20 @@ impl Pages {
     }
 
     /// Says in the response and in the extensions of the request what became of it.
-    pub(super) fn announce(&self, request: &HttpRequest, headers: &mut HeaderMap, outcome: PageOutcome) {
-        headers.append(CACHE_STATUS, outcome.field(self.site.debug));
+    pub(super) fn announce(
+        &self,
+        request: &HttpRequest,
+        headers: &mut HeaderMap,
+        outcome: PageOutcome,
+        key: Option<&ShownKey>,
+    ) {
+        headers.append(CACHE_STATUS, outcome.field(self.site.debug, key.and_then(|key| key.0.as_deref())));
         request.extensions_mut().insert(outcome);
+    }
+
+    /// Returns the key of a page in its store, if it is to be shown.
+    pub(super) fn shown_key(&self, cache: &Cache, id: &PageId) -> ShownKey {
+        ShownKey(if self.site.debug { cache.blocking().final_key(&id.key()).ok() } else { None })
     }
 
     /// Removes the pages of an address, all variants of them, wherever this app keeps any.
@@ -773,7 +793,7 @@ pub(super) fn pass_by<B>(
     mut made: ServiceResponse<B>,
 ) -> ServiceResponse<EitherBody<B>> {
     let request = made.request().clone();
-    pages.announce(&request, made.headers_mut(), PageOutcome::Bypass(reason));
+    pages.announce(&request, made.headers_mut(), PageOutcome::Bypass(reason), None);
     made.map_into_left_body()
 }
 

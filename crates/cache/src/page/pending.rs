@@ -248,7 +248,7 @@ impl Pending {
         let now = self.cache.now();
         let outcome = PageOutcome::StaleIfError { status: status.as_u16(), ttl: page.freshness.ttl(now) };
         let mut answer = self.asked.answer(&page, now);
-        pages.announce(request, answer.headers_mut(), outcome);
+        self.announce(pages, request, answer.headers_mut(), outcome);
         Some(answer)
     }
 
@@ -307,7 +307,7 @@ impl Pending {
             made.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private"));
         }
         let is_not_modified = self.asked.is_not_modified(&made);
-        pages.announce(request, made.headers_mut(), outcome);
+        self.announce(pages, request, made.headers_mut(), outcome);
         if is_not_modified {
             return answer::not_modified(made).map_into_right_body();
         }
@@ -342,12 +342,13 @@ impl Pending {
         let page = StoredPage { is_tagged_here, is_told_here, last_purge: self.last_purge, coded, ..page };
         let (asked, forward, now) = (self.asked.clone(), self.forward, self.cache.now());
         let is_validated = self.is_validated;
+        let key = pages.shown_key(&self.cache, &self.id);
         let outcome = match self.keep(&page, vary, request).await {
             Ok(()) if is_validated => PageOutcome::Revalidated { ttl: freshness.ttl(now) },
             Ok(()) => PageOutcome::Stored { forward, ttl: freshness.ttl(now) },
             Err(reason) => PageOutcome::NotStored { forward, reason },
         };
-        pages.announce(request, head.headers_mut(), outcome);
+        pages.announce(request, head.headers_mut(), outcome, Some(&key));
         asked.answer_made(head, page.body, &page.coded)
     }
 
@@ -359,12 +360,12 @@ impl Pending {
         let forward = self.forward;
         if conditional::is_of_another_version(said, page.field(ETAG).filter(|_| !page.is_tagged_here)) {
             self.give_up().await;
-            let (cache, key) = (self.cache, self.id.key());
+            let key = self.id.key();
             // The next one asks for the whole page.
-            let _ = cache.run(move |cache: &BlockingCache| cache.purge(&[key])).await;
+            let _ = self.cache.run(move |cache: &BlockingCache| cache.purge(&[key])).await;
             let mut answer = self.asked.answer(&page, now);
             let outcome = PageOutcome::NotStored { forward, reason: NotStored::OtherVersion };
-            pages.announce(request, answer.headers_mut(), outcome);
+            self.announce(pages, request, answer.headers_mut(), outcome);
             return answer;
         }
         let mut head = HttpResponse::new(page.status).set_body(());
@@ -386,10 +387,14 @@ impl Pending {
             Ok(storable) => self.store(pages, request, head, page.body, storable).await,
             Err(reason) => {
                 self.give_up().await;
-                pages.announce(request, head.headers_mut(), PageOutcome::NotStored { forward, reason });
+                self.announce(pages, request, head.headers_mut(), PageOutcome::NotStored { forward, reason });
                 self.asked.answer_made(head, page.body, &page.coded)
             }
         }
+    }
+
+    fn announce(&self, pages: &Pages, request: &HttpRequest, headers: &mut HeaderMap, outcome: PageOutcome) {
+        pages.announce(request, headers, outcome, Some(&pages.shown_key(&self.cache, &self.id)));
     }
 
     /// Tells whether an answer to this request may be kept at all, whatever it is.

@@ -104,9 +104,14 @@ impl PageOutcome {
 
 impl PageOutcome {
     /// Returns it as a field.
-    pub(super) fn field(&self, debug: bool) -> HeaderValue {
+    pub(super) fn field(&self, debug: bool, key: Option<&str>) -> HeaderValue {
+        let mut field = self.cache_status(debug);
+        // A string of RFC 8941 holds visible ASCII, escaped as Rust does it.
+        if let Some(key) = key.filter(|key| key.bytes().all(|byte| matches!(byte, 0x20..=0x7e))) {
+            field += &format!("; key={key:?}");
+        }
         // A reason is a word of ours or of the view's type; visible ASCII is always a valid value.
-        HeaderValue::try_from(self.cache_status(debug)).unwrap_or(HeaderValue::from_static(CACHE_NAME))
+        HeaderValue::try_from(field).unwrap_or(HeaderValue::from_static(CACHE_NAME))
     }
 }
 

@@ -158,7 +158,7 @@ async fn the_page_is_made_once_and_filled_for_each() {
     assert_eq!(ben.body, format!("{RUN_1} hello ben for the 1. time"));
     assert!(ben.said.starts_with("larder; hit; ttl="), "{}", ben.said);
     assert_eq!(send!(&app, "<b>").body, format!("{RUN_1} hello &lt;b&gt; for the 1. time"));
-    let again = TestRequest::get().cookie(Cookie::parse(session).unwrap());
+    let again = TestRequest::get().cookie(Cookie::parse_encoded(session).unwrap());
     assert_eq!(send!(@ &app, again, "ann").body, format!("{RUN_1} hello ann for the 2. time"));
     assert_eq!(runs.count.load(Ordering::SeqCst), 1);
 }

@@ -180,6 +180,20 @@ async fn personal_requests_neither_read_nor_fill_the_cache() {
 }
 
 #[actix_web::test]
+async fn developers_see_the_key_of_a_page_and_strangers_do_not() {
+    for debug in [true, false] {
+        let app = app!(View::default(), cache_page(300), PageCache::new(caches().0).debug(debug));
+        let keys = [get(&app, "/", &[]).await, get(&app, "/", &[]).await, get(&app, "/", &[]).await].map(|answer| {
+            let said = field(&answer, "cache-status").to_owned();
+            said.split_once("; key=").map(|(_, key)| key.trim_matches('"').to_owned())
+        });
+        assert_eq!(keys[0].is_some(), debug);
+        assert!(keys[0] == keys[1] && keys[1] == keys[2], "made, found, and at hand: {keys:?}");
+        assert!(keys[0].as_ref().is_none_or(|key| key.starts_with(":1/page//~")), "{keys:?}");
+    }
+}
+
+#[actix_web::test]
 async fn a_public_page_is_shared_by_everyone() {
     let view = View::default();
     let app = app!(view, cache_page(300).public(), PageCache::new(caches().0));
@@ -313,7 +327,7 @@ async fn bodies_over_the_limit_and_streams_pass_through() {
     let view = View::default();
     let app = app!(view, cache_page(300), PageCache::new(caches().0).max_body_bytes(5).debug(true));
     let made = get(&app, "/", &[]).await;
-    assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; detail=\"too-large\"");
+    assert!(field(&made, "cache-status").starts_with("larder; fwd=uri-miss; detail=\"too-large\"; key="));
     let body = read_body(made).await;
     assert_eq!(body, "/ run 1");
 
@@ -325,7 +339,10 @@ async fn bodies_over_the_limit_and_streams_pass_through() {
         .wrap(cache_page(300));
     let app = init_service(App::new().route("/", events).wrap(PageCache::new(caches().0).debug(true))).await;
     let made = get(&app, "/", &[]).await;
-    assert_eq!(field(&made, "cache-status"), "larder; fwd=uri-miss; detail=\"streaming\"");
+    assert_eq!(
+        field(&made, "cache-status").split_once("; key=").unwrap().0,
+        "larder; fwd=uri-miss; detail=\"streaming\""
+    );
     assert_eq!(read_body(made).await, "ab");
 }
 
