@@ -609,6 +609,14 @@ pub(super) async fn purge(
     cause: &str,
 ) -> Result<usize> {
     let host = host.to_ascii_lowercase();
+    // Clients may name the port that goes without saying, and then ask for a page of its own.
+    let bare = request::without_default_port(&host);
+    let hosts = [
+        ("http", bare.to_owned()),
+        ("https", bare.to_owned()),
+        ("http", format!("{bare}:80")),
+        ("https", format!("{bare}:443")),
+    ];
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut places = places().clone();
     places.extend(whole_site.map(Rule::place));
@@ -624,9 +632,11 @@ pub(super) async fn purge(
             kept if kept.is_empty() => path.to_owned(),
             kept => format!("{path}?{kept}"),
         };
-        let key = |scheme: &[u8], prefix: &str| PageId::of_target(scheme, &host, prefix, &target).key();
-        let keys = |prefix: &str| [key(b"http", prefix), key(b"https", prefix)];
-        let keys = [keys(&prefix), keys(&open_prefix(&prefix))].concat();
+        let prefixes = [open_prefix(&prefix), prefix];
+        let of = |(scheme, host): &(&str, String)| {
+            prefixes.each_ref().map(|prefix| PageId::of_target(scheme.as_bytes(), host, prefix, &target).key())
+        };
+        let keys: Vec<Key<'static>> = hosts.iter().flat_map(of).collect();
         match cache.because(cause).run(move |cache: &BlockingCache| cache.purge(&keys)).await {
             Ok(count) => removed += count,
             Err(error) => failed = Err(error),

@@ -11,6 +11,7 @@ use std::sync::{
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::request::without_default_port;
 use crate::{
     BlockingCache, Cache, Error, Result,
     backend::Value,
@@ -93,7 +94,7 @@ impl Log {
 
 impl Purge {
     fn is_of(&self, host: &str, target: &str) -> bool {
-        self.host == host && target.starts_with(&self.prefix)
+        without_default_port(&self.host) == without_default_port(host) && target.starts_with(&self.prefix)
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
         assert!(!has(&first, &begun, "a.test", "/"));
         assert!(!has(&first, &begun, "b.test", "/objects/7/"));
         assert!(!has(&first, &first, "a.test", "/objects/7/"), "it was made after the purge");
-        assert!(has(&second, &first, "a.test", "/x"));
+        assert!(has(&second, &first, "a.test", "/x") && has(&second, &first, "a.test:80", "/x"));
         assert!(first.has_purged(1, "b.test", "/"), "nobody knows what was purged since");
     }
 

@@ -348,6 +348,30 @@ async fn an_address_is_purged_with_all_its_variants() {
 }
 
 #[actix_web::test]
+async fn an_address_is_purged_with_the_port_that_goes_without_saying() {
+    let (caches, _) = caches();
+    let asked = Asked::default();
+    let around = PageCache::new(caches).site(cache_page(60));
+    let app = site!(around.clone(), asked, |_: &HttpRequest, n: usize| HttpResponse::Ok().body(format!("body {n}")));
+    let get = async |host| {
+        let request = TestRequest::with_uri("/a").insert_header(("host", host)).to_request();
+        read_body(call_service(&app, request).await).await
+    };
+    let both = async || (get("larder.test").await, get("larder.test:80").await);
+    for purged in ["http://larder.test/a", "http://larder.test:80/a"] {
+        let before = both().await;
+        assert_eq!(both().await, before);
+        assert_eq!(around.purge_url(purged).await.unwrap(), 2);
+        let after = both().await;
+        assert!(after.0 != before.0 && after.1 != before.1, "{before:?} {after:?}");
+    }
+    let before = both().await;
+    around.purge_prefix("http://larder.test/").await.unwrap();
+    let after = both().await;
+    assert!(after.0 != before.0 && after.1 != before.1, "{before:?} {after:?}");
+}
+
+#[actix_web::test]
 async fn what_does_not_count_reaches_neither_key_nor_view() {
     let (caches, _) = caches();
     let asked = Asked::default();

@@ -118,6 +118,11 @@ pub fn host<'r>(uri: &'r Uri, headers: &'r HeaderMap) -> Option<&'r str> {
     (!host.is_empty() && host.bytes().all(may_stand_in_a_host)).then_some(host)
 }
 
+/// Returns a host as it is mostly written: without the port that `http` or `https` mean by themselves.
+pub(crate) fn without_default_port(host: &str) -> &str {
+    host.strip_suffix(":80").or_else(|| host.strip_suffix(":443")).unwrap_or(host)
+}
+
 /// Tells whether a host, with or without its port, is on a list; an empty list allows all.
 pub fn is_allowed(host: &str, allowed: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
