@@ -4,45 +4,32 @@
 //! together with the transaction that is open on it: all models read and write through it. What a transaction wants
 //! done once it is durable is queued with [`Db::on_commit`]; the signals of the models go the same way.
 //!
-//! This is the only module that knows SQLite, besides the migrations. All calls block: in a handler, make them
-//! inside `actix_web::web::block`.
+//! This is the only module that knows which databases there are, besides the migrations. All calls block: in a
+//! handler, make them inside `actix_web::web::block`.
+
+mod connection;
 
 use std::{
-    fmt, fs, mem,
+    fmt, mem,
     panic::{self, AssertUnwindSafe, Location},
-    path::Path,
     sync::Arc,
-    time::Duration,
 };
 
-use diesel::{
-    Connection as _,
-    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
-    r2d2::{ConnectionManager, CustomizeConnection, Pool, PooledConnection},
-};
+use diesel::{connection::SimpleConnection, r2d2::PooledConnection};
 use jiff::Timestamp;
 
+use self::connection::{Manager, Pools, Role};
 use crate::{
     error::{Error, Result, chain},
     migrations::{self, MigrationStatus},
     signals::Signals,
-    url::{self, Target},
+    url::Target,
 };
 
-/// The connection that queries run on. An alias, so that another database is a change in one place.
-pub type Connection = diesel::sqlite::SqliteConnection;
+pub use connection::AnyConnection as Connection;
 
 /// The database that diesel writes SQL for.
 pub type Backend = <Connection as diesel::Connection>::Backend;
-
-/// How many readers may be at work at once. They are opened as they are needed.
-const MAX_READERS: u32 = 8;
-
-/// How long a statement waits for a lock that another process holds, in milliseconds.
-const BUSY_TIMEOUT_MS: u32 = 5_000;
-
-/// How long a caller waits for a free connection. A little longer than one lock wait of the caller in front.
-const POOL_TIMEOUT: Duration = Duration::from_secs(10);
 
 diesel::define_sql_function! {
     /// Folds text to lower case, beyond ASCII too.
@@ -51,7 +38,6 @@ diesel::define_sql_function! {
     fn lower(text: diesel::sql_types::Text) -> diesel::sql_types::Text;
 }
 
-type Manager = ConnectionManager<Connection>;
 type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// A database and the pools of connections to it. Cheap to clone; clones share the pools and the signals.
@@ -77,10 +63,7 @@ type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// ```
 #[derive(Clone)]
 pub struct Database {
-    url: String,
-    target: Target,
-    writer: Pool<Manager>,
-    readers: Pool<Manager>,
+    pools: Pools,
     signals: Signals,
     clock: Clock,
 }
@@ -94,24 +77,7 @@ impl Database {
     /// # Errors
     /// [`Error::UnsupportedUrl`] for any other url, [`Error::Connect`] if the file cannot be opened.
     pub fn open(url: &str, signals: Signals) -> Result<Self> {
-        let target = url::parse(url)?;
-        let connect = |source| Error::Connect { url: url::redact(url), source };
-        let (writer, readers) = match &target {
-            Target::Memory => {
-                let only = pool(":memory:", 1, Role::Writer).map_err(|error| connect(error.into()))?;
-                (only.clone(), only)
-            }
-            Target::File(path) => {
-                create_parent(path).map_err(|error| connect(error.into()))?;
-                // Without a pool in between, which would try again for ten seconds and report a timeout.
-                let mut first = Connection::establish(path).map_err(|error| connect(error.into()))?;
-                set_up(&mut first, Role::Writer).map_err(|error| connect(error.into()))?;
-                let writer = pool(path, 1, Role::Writer).map_err(|error| connect(error.into()))?;
-                let readers = pool(path, MAX_READERS, Role::Reader).map_err(|error| connect(error.into()))?;
-                (writer, readers)
-            }
-        };
-        Ok(Database { url: url::redact(url), target, writer, readers, signals, clock: Arc::new(Timestamp::now) })
+        Ok(Database { pools: Pools::open(url)?, signals, clock: Arc::new(Timestamp::now) })
     }
 
     /// Takes the time from elsewhere, for tests.
@@ -123,7 +89,7 @@ impl Database {
 
     /// Returns the url it was opened with, its password blanked out.
     pub fn url(&self) -> &str {
-        &self.url
+        self.pools.url()
     }
 
     /// Returns the signals that models written here send.
@@ -139,13 +105,13 @@ impl Database {
     /// # Errors
     /// What the closure returns, and [`Error::Busy`] if no connection became free in time.
     pub fn read<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
-        let mut db = self.connect(&self.readers, Role::Reader)?;
+        let mut db = self.connect(Role::Reader)?;
         // The one connection of a database in memory also writes, so that it must be told each time.
-        if self.target == Target::Memory {
+        if self.pools.target == Target::Memory {
             db.conn().batch_execute("PRAGMA query_only = ON")?;
         }
         let result = panic::catch_unwind(AssertUnwindSafe(|| queries(&mut db)));
-        if self.target == Target::Memory {
+        if self.pools.target == Target::Memory {
             db.conn().batch_execute("PRAGMA query_only = OFF")?;
         }
         finish(db, result)
@@ -160,7 +126,7 @@ impl Database {
     /// What the closure returns, what the database says to the commit, and [`Error::Busy`] if the connection or the
     /// write lock did not become free in time. After an error nothing was stored and nothing of the queue ran.
     pub fn write<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
-        let mut db = self.connect(&self.writer, Role::Writer)?;
+        let mut db = self.connect(Role::Writer)?;
         let result = panic::catch_unwind(AssertUnwindSafe(|| db.run_transaction(queries)));
         let committed = mem::take(&mut db.queue);
         let value = finish(db, result)?;
@@ -176,7 +142,7 @@ impl Database {
     /// # Errors
     /// What the closure returns, and [`Error::Busy`] if the connection did not become free in time.
     pub fn autocommit<T>(&self, queries: impl FnOnce(&mut Db) -> Result<T>) -> Result<T> {
-        let mut db = self.connect(&self.writer, Role::Writer)?;
+        let mut db = self.connect(Role::Writer)?;
         let result = panic::catch_unwind(AssertUnwindSafe(|| queries(&mut db)));
         finish(db, result)
     }
@@ -205,10 +171,9 @@ impl Database {
         self.write(|db| migrations::status(db.conn()))
     }
 
-    fn connect(&self, pool: &Pool<Manager>, role: Role) -> Result<Db> {
-        let conn = pool.get().map_err(|error| Error::Busy { source: error.into() })?;
+    fn connect(&self, role: Role) -> Result<Db> {
         Ok(Db {
-            conn,
+            held: self.pools.get(role)?,
             role,
             depth: 0,
             queue: Vec::new(),
@@ -220,13 +185,13 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("url", &self.url).finish_non_exhaustive()
+        f.debug_struct("Database").field("url", &self.url()).finish_non_exhaustive()
     }
 }
 
 /// A connection, and the transaction that is open on it.
 pub struct Db {
-    conn: PooledConnection<Manager>,
+    held: PooledConnection<Manager>,
     role: Role,
     /// How many transactions are open: one, and a savepoint for each further level.
     depth: usize,
@@ -242,7 +207,7 @@ impl Db {
     /// Transactions opened on it directly are unknown to this `Db`: use [`Db::transaction`]. Writes made on it send
     /// no signals.
     pub fn conn(&mut self) -> &mut Connection {
-        &mut self.conn
+        &mut self.held.connection
     }
 
     /// Returns the signals that models send.
@@ -322,7 +287,7 @@ impl Db {
         self.begin()?;
         let result = panic::catch_unwind(AssertUnwindSafe(|| queries(self)));
         let committed = match result {
-            Ok(Ok(value)) => self.commit().map(|()| value).map_err(Error::from),
+            Ok(Ok(value)) => self.commit().map(|()| value),
             Ok(Err(error)) => {
                 self.roll_back();
                 Err(error)
@@ -340,36 +305,36 @@ impl Db {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let conn: &mut Connection = &mut self.conn;
-        if self.depth == 0 && self.role == Role::Writer {
-            // A transaction that starts by reading cannot wait for the write lock later, it fails at once.
-            AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")?;
-        } else {
-            AnsiTransactionManager::begin_transaction(conn)?;
-        }
+        self.held.connection.begin(self.depth == 0, self.role)?;
         self.depth += 1;
         Ok(())
     }
 
-    fn commit(&mut self) -> diesel::QueryResult<()> {
+    fn commit(&mut self) -> Result<()> {
+        if self.depth == 1
+            && let Err(error) = self.held.check_transaction()
+        {
+            self.roll_back();
+            return Err(Error::abort(format!("a statement in it had failed, and that was passed over: {error}")));
+        }
         self.depth -= 1;
-        let conn: &mut Connection = &mut self.conn;
-        let committed = AnsiTransactionManager::commit_transaction(conn);
+        let committed = self.held.connection.commit();
         // Diesel rolls back a failed COMMIT by itself, but leaves a savepoint open whose RELEASE failed.
         if committed.is_err() && self.depth > 0 {
-            let _already_failing = AnsiTransactionManager::rollback_transaction(conn);
+            let _already_failing = self.held.connection.roll_back();
         }
-        committed
+        self.held.forget_failure();
+        Ok(committed?)
     }
 
     /// Rolls back the innermost level. If that fails, diesel marks the connection as broken, its next commit fails,
     /// and the pool closes it; so the caller gets the error that led here.
     fn roll_back(&mut self) {
         self.depth -= 1;
-        let conn: &mut Connection = &mut self.conn;
-        if let Err(error) = AnsiTransactionManager::rollback_transaction(conn) {
+        if let Err(error) = self.held.connection.roll_back() {
             log::error!(target: "larder_models", error:% = chain(&error); "failed to roll back");
         }
+        self.held.forget_failure();
     }
 }
 
@@ -398,19 +363,6 @@ impl OnCommit {
     }
 }
 
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
-    Reader,
-    Writer,
-}
-
-impl CustomizeConnection<Connection, diesel::r2d2::Error> for Role {
-    fn on_acquire(&self, conn: &mut Connection) -> Result<(), diesel::r2d2::Error> {
-        set_up(conn, *self).map_err(diesel::r2d2::Error::QueryError)
-    }
-}
-
 /// Returns the text of a panic, if it has one.
 pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
@@ -426,34 +378,4 @@ fn run_all(queue: Vec<OnCommit>) {
 fn finish<T>(db: Db, result: std::thread::Result<Result<T>>) -> Result<T> {
     drop(db);
     result.unwrap_or_else(|payload| panic::resume_unwind(payload))
-}
-
-fn create_parent(path: &str) -> std::io::Result<()> {
-    match Path::new(path).parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => fs::create_dir_all(folder),
-        _ => Ok(()),
-    }
-}
-
-fn pool(path: &str, size: u32, role: Role) -> Result<Pool<Manager>, diesel::r2d2::PoolError> {
-    Pool::builder()
-        .max_size(size)
-        .min_idle(Some(1))
-        // A connection to a local file does not go stale, and a database in memory dies with its connection.
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .test_on_check_out(false)
-        .connection_timeout(POOL_TIMEOUT)
-        .connection_customizer(Box::new(role))
-        .build(Manager::new(path))
-}
-
-fn set_up(conn: &mut Connection, role: Role) -> diesel::QueryResult<()> {
-    // The timeout comes first, because the switch to WAL may have to wait for a lock.
-    conn.batch_execute(&format!("PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}"))?;
-    conn.batch_execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON")?;
-    if role == Role::Reader {
-        conn.batch_execute("PRAGMA query_only = ON")?;
-    }
-    lower_utils::register_impl(conn, |text: String| text.to_lowercase())
 }

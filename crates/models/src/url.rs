@@ -9,6 +9,8 @@ pub(crate) enum Target {
     Memory,
     /// In this file.
     File(String),
+    /// On the PostgreSQL server of this address.
+    Postgres(String),
 }
 
 /// Reads a database url.
@@ -28,13 +30,13 @@ pub(crate) fn parse(url: &str) -> Result<Target> {
             _ => Ok(Target::File(path.to_owned())),
         };
     }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Target::Postgres(url.to_owned()));
+    }
+    let way_out = "write sqlite://path/to/file or postgres://user:password@host/database";
     match url.split_once(':') {
-        Some((scheme @ ("postgres" | "postgresql"), _)) => unsupported(format!(
-            "its scheme is \"{scheme}\", and this build opens SQLite only (PostgreSQL comes later); \
-             write sqlite://path/to/file"
-        )),
-        Some((scheme, _)) => unsupported(format!("its scheme \"{scheme}\" is not known; write sqlite://path/to/file")),
-        None => unsupported("it has no scheme; write sqlite://path/to/file".to_owned()),
+        Some((scheme, _)) => unsupported(format!("its scheme \"{scheme}\" is not known; {way_out}")),
+        None => unsupported(format!("it has no scheme; {way_out}")),
     }
 }
 
@@ -67,17 +69,17 @@ mod tests {
         assert_eq!(parse("sqlite://var/larder.db").unwrap(), Target::File("var/larder.db".to_owned()));
         assert_eq!(parse("sqlite:///srv/larder.db").unwrap(), Target::File("/srv/larder.db".to_owned()));
         assert_eq!(parse("sqlite::memory:").unwrap(), Target::Memory);
+        assert!(matches!(parse("postgresql://db/larder?sslmode=require").unwrap(), Target::Postgres(_)));
         assert_eq!(parse("sqlite://file:x").unwrap(), Target::File("./file:x".to_owned()));
     }
 
     #[test]
     fn other_urls_are_refused_with_the_way_out() {
-        for url in ["postgres://larder@localhost/larder", "mysql://x", "larder.db", "sqlite://", "sqlite://x?mode=ro"] {
+        for url in ["postgres:larder", "mysql://x", "larder.db", "sqlite://", "sqlite://x?mode=ro"] {
             let message = parse(url).unwrap_err().to_string();
             assert!(message.contains("sqlite://path/to/file"), "{message}");
         }
-        let message = parse("postgres://larder:secret@localhost/larder").unwrap_err().to_string();
-        assert!(message.contains("\"postgres\"") && message.contains("PostgreSQL comes later"), "{message}");
+        let message = parse("mysql://larder:secret@localhost/larder").unwrap_err().to_string();
         assert!(!message.contains("secret"), "{message}");
     }
 
