@@ -172,8 +172,8 @@ impl Catalog {
                 .with_help("what a fragment varies on has to be there; write `user?.id` for a value that may be absent")
         } else if entry.file != file && message.contains("is not defined") {
             error.with_help(
-                "a nocache block sees what the template was rendered with; hand it what a loop or a `set` made, as in \
-                 `{% nocache id=object.id %}`",
+                "a nocache block sees what the template was rendered with, or in a page with holes what its visitor function \
+                 returns; what a loop or a `set` made is handed to it, as in `{% nocache id=object.id %}`",
             )
         } else {
             error

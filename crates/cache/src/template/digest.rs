@@ -14,6 +14,9 @@ use crate::key::push_hex;
 /// Hexadecimal digits of a digest: 64 bits, for telling versions of one template apart and nothing else.
 const DIGITS: usize = 16;
 
+/// The form in which markup is stored. What was stored in another one is a miss.
+const FORMAT: &str = "1";
+
 /// What one template names.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct References {
@@ -41,6 +44,7 @@ fn digest(
         hash.update((text.len() as u64).to_be_bytes());
         hash.update(text);
     };
+    add(FORMAT);
     add(version);
     // Its own name first: templates that lead to one another are made of the same parts.
     add(name);

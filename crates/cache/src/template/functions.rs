@@ -60,6 +60,7 @@ fn begin(
         None => fallback,
     };
     let tags = tags(kwargs.get("tags")?)?;
+    refuse_holes(vary.iter())?;
     let key = key_of_values(name, vary);
     let digest = catalog.digest(template, state.autoescaping_enabled());
     let fragment = Fragment { alias, name, key: &key, template, digest, timeout, tags: &tags };
@@ -87,6 +88,7 @@ fn begin(
 fn hole(kwargs: Kwargs, state: &State<'_>) -> TeraResult<Value> {
     let template: &str = kwargs.must_get("__hole")?;
     let arguments = kwargs.iter().filter(|(name, _)| name.as_str() != Some("__hole"));
+    refuse_holes(kwargs.iter().map(|(_, value)| value))?;
     let arguments = arguments
         .map(|(name, value)| Ok((name.to_string(), serde_json::to_value(value).map_err(tera::Error::message)?)))
         .collect::<TeraResult<_>>()?;
@@ -94,6 +96,15 @@ fn hole(kwargs: Kwargs, state: &State<'_>) -> TeraResult<Value> {
     scope::mark(hole)
         .map(|marker| Value::safe_string(&marker))
         .ok_or_else(|| tera::Error::message("a nocache block was rendered past `Templates`"))
+}
+
+/// Refuses values that hold the place of a hole: it is another one in each render.
+fn refuse_holes<'v>(mut values: impl Iterator<Item = &'v Value>) -> TeraResult<()> {
+    let has_hole = |value: &Value| serde_json::to_string(value).is_ok_and(|text| scope::has_marker(&text));
+    if scope::has_met_holes() && values.any(has_hole) {
+        return Err(tera::Error::message("a value holds a nocache block; hand over what the block shows instead"));
+    }
+    Ok(())
 }
 
 fn timeout(value: Option<&Value>) -> TeraResult<Timeout> {

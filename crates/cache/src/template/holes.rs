@@ -1,15 +1,17 @@
 //! Holes in cached markup: how `{% nocache %}` travels through a render and through a store.
 //!
-//! While a template is rendered a hole is a marker in the text: a secret of this render, and which hole it is. Markers
-//! are made of what neither escaping nor a change of case touches. In a store there are no markers: the holes stand in
-//! front of the text with their places, so no text can pretend to be one.
+//! While a template is rendered a hole is a marker in the text: a secret of this render, and which hole it is. A marker ends
+//! in what escaping, a change of case or the removal of tags would change, so a filter that should have seen the hole's
+//! content does not go unnoticed. In a store there are no markers: the holes stand in front of the text with their places, so
+//! no text can pretend to be one.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 const OPENS: char = '\u{2}';
-const CLOSES: char = '\u{3}';
+/// What hardly a filter leaves alone.
+const CLOSES: &str = "<aZ\"'&>\u{3}";
 
 /// How much of a secret has to be left for a marker that was cut to be noticed.
 const TELLTALE: usize = 8;
@@ -66,6 +68,11 @@ impl Secret {
         }
         parts.push(Part::Text(self.whole(rest)?));
         Ok(parts)
+    }
+
+    /// Tells whether a text has a marker in it.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        text.contains(&self.0)
     }
 
     /// Returns a text unless it holds the beginning of a marker.
@@ -133,6 +140,11 @@ mod tests {
             let cut = &marker[..end];
             // What holds less of the secret cannot be told from text.
             assert_eq!(secret.split(cut).is_err(), end > TELLTALE, "{cut:?}");
+        }
+        for changed in
+            [marker.to_uppercase(), marker.to_lowercase(), marker.replace('<', "&lt;"), marker.replace('"', "\\\"")]
+        {
+            assert_eq!(secret.split(&changed), Err(Cut), "{changed:?}");
         }
         assert_eq!(secret.split(&marker[1..]), Err(Cut));
         assert_eq!(Secret::new(8).split(&marker), Ok(vec![Part::Text(&marker)]));

@@ -266,6 +266,17 @@ impl Rewriter<'_> {
                 _ => {}
             }
         }
+        if !tags.saw_the_end() {
+            // What is never closed further on is Tera's to complain about, and it will: in the body of this block.
+            let end = self.source.len();
+            return Ok(Tag {
+                range: end..end,
+                inner: end..end,
+                trims_before: false,
+                trims_after: false,
+                ..tag.clone()
+            });
+        }
         Err(self
             .error(tag.range.clone(), "this nocache block is never closed")
             .with_help("put `{% endnocache %}` where it ends"))
@@ -333,6 +344,7 @@ impl Rewriter<'_> {
                     .with_help("close what was opened inside the cache block first")
                     .with_note(self.error(open.range.clone(), "this is still open")));
             }
+            _ if self.hole.is_some() => return Err(self.in_hole(tag, "put `{% endnocache %}` before it")),
             _ => {
                 return Err(self
                     .error(tag.range.clone(), "`endcache` closes nothing")
@@ -536,7 +548,7 @@ mod tests {
             ("{% endnocache %}", "closes nothing"),
             ("{% nocache %}{% nocache %}{% endnocache %}{% endnocache %}", "inside another"),
             ("{% nocache %}{% block a %}{% endblock %}{% endnocache %}", "`{% block a %}` stands inside a nocache"),
-            ("{% cache 5 a %}{% nocache %}{% endcache %}{% endnocache %}", "closes nothing"),
+            ("{% cache 5 a %}{% nocache %}{% endcache %}{% endnocache %}", "`{% endcache %}` stands inside a nocache"),
             ("{% nocache %}{% cache 5 a %}{% endnocache %}{% endcache %}", "never closed"),
             ("{% if a %}{% nocache %}{% endif %}{% endnocache %}", "`{% endif %}` stands inside a nocache"),
             ("{% if a %}{% nocache %}{% else %}{% endnocache %}{% endif %}", "`{% else %}` stands inside a nocache"),

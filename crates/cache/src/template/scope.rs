@@ -203,10 +203,21 @@ pub(super) fn detach(markup: &str) -> Result<Cow<'_, str>, Cut> {
 
 /// Returns stored markup with the markers of this render; `None` if it cannot be read.
 pub(super) fn attach(stored: String) -> Option<String> {
-    if !holes::is_detached(&stored) {
-        return Some(stored);
+    if holes::is_detached(&stored) {
+        holes::attach(&stored, |hole| mark(hole).unwrap_or_default())
+    } else {
+        Some(stored)
     }
-    holes::attach(&stored, |hole| mark(hole).unwrap_or_default())
+}
+
+/// Tells whether this render has met any hole.
+pub(super) fn has_met_holes() -> bool {
+    top(|scope| scope.secret.is_some()).unwrap_or(false)
+}
+
+/// Tells whether a text has a marker of this render in it.
+pub(super) fn has_marker(text: &str) -> bool {
+    top(|scope| scope.secret.as_ref().is_some_and(|secret| secret.is_in(text))).unwrap_or(false)
 }
 
 /// A piece of markup that may have holes.

@@ -115,12 +115,35 @@ fn a_filter_that_cuts_a_hole_is_noticed() {
     for source in [
         "{% set t %}{% nocache %}{{ x }}{% endnocache %}{% endset %}{{ t | truncate(length=12) }}",
         "{% cache 500 a %}{% set t %}{% nocache %}{{ x }}{% endnocache %}{% endset %}{{ t | replace(from='.', to='') }}{% endcache %}",
+        "{% set t %}{% nocache %}{{ x }}{% endnocache %}{% endset %}{{ t | upper }}",
+        "{% set t %}{% nocache %}{{ x | safe }}{% endnocache %}{% endset %}{{ t | escape_html }}",
+        "{% set t %}{% nocache %}{{ x | safe }}{% endnocache %}{% endset %}{{ t | title }}",
+        "{% filter escape_html %}{% include 'hole.html' %}{% endfilter %}",
     ] {
-        let error = Site::new(&[("a.html", source)]).error("a.html", &[("x", "1")]).to_string();
-        assert!(error.contains("a filter has changed the place"), "{error}");
+        let site = Site::new(&[("a.html", source), ("hole.html", "{% nocache %}{{ x | safe }}{% endnocache %}")]);
+        let error = site.error("a.html", &[("x", "1")]).to_string();
+        assert!(error.contains("a filter has changed the place"), "{source}: {error}");
     }
-    let kept = "{% set t %}é{% nocache %}{{ x }}{% endnocache %}{% endset %}{{ t | upper | trim }}{{ t }}";
-    assert_eq!(Site::new(&[("a.html", kept)]).render("a.html", &[("x", "q")]), "Éqéq");
+    let kept = "{% set t %}é{% nocache %}{{ x }}{% endnocache %}{% endset %}{{ t | trim }}{{ t }}";
+    assert_eq!(Site::new(&[("a.html", kept)]).render("a.html", &[("x", "q")]), "éqéq");
+}
+
+#[test]
+fn a_hole_cannot_be_handed_over_or_varied_by() {
+    let set = "{% set t %}{% nocache %}{{ x }}{% endnocache %}{% endset %}";
+    for rest in [
+        "{% cache 500 a %}{% nocache t=t %}{{ t }}{% endnocache %}{% endcache %}",
+        "{% cache 500 a [t] %}{% endcache %}",
+    ] {
+        let error = Site::new(&[("a.html", &format!("{set}{rest}"))]).error("a.html", &[("x", "1")]).to_string();
+        assert!(error.contains("a value holds a nocache block"), "{rest}: {error}");
+    }
+}
+
+#[test]
+fn what_is_never_closed_in_a_hole_is_shown_where_it_is() {
+    let error = load_error("{% nocache %}\n{{ \"a }}{% endnocache %}").to_string();
+    assert!(error.contains("a.html:2:") && !error.contains("never closed"), "{error}");
 }
 
 #[test]
