@@ -33,8 +33,13 @@
 //!
 //! A `{% nocache %}` block is rendered each time, on a hit too: for the user's name, a CSRF token, a price. Its body sees
 //! what the template was rendered with and the arguments of its tag, whether anything is cached or not. What a loop or a
-//! `{% set %}` made is handed to it under a name; it is kept with the fragment, and a value that is absent is `none`. The
-//! block is filled after everything else, so a filter around it does not see its content: that is an error.
+//! `{% set %}` made is handed to it under a name. Such an argument is evaluated when the fragment is made, and kept with it, as
+//! JSON, for everybody: never hand over what is one visitor's. `{% nocache name=user.name %}{{ name }}` shows the name of the
+//! first one to all; `{% nocache %}{{ user.name }}` is right. The block is filled after everything else, so a filter around it
+//! does not see its content: one that changes what it cannot see is an error.
+//!
+//! In a page that is kept as a whole the block is filled once and kept with it, unless the page is left open:
+//! [`Templates::open`].
 //!
 //! What is kept where is up to a [`FragmentStore`]. This module is the only one that names Tera.
 //!
@@ -424,6 +429,11 @@ impl OpenPage {
         (self.markup, self.digest)
     }
 
+    /// Tells whether there may be anything to fill.
+    pub(crate) fn has_holes(&self) -> bool {
+        holes::is_detached(&self.markup)
+    }
+
     pub(crate) fn from_parts(markup: String, digest: String) -> Self {
         OpenPage { markup, digest }
     }
@@ -493,8 +503,8 @@ impl Builder {
 
     /// Makes this text part of every digest, so that no fragment of before is shown when it changes.
     ///
-    /// The digests see the templates and not the filters and functions that they call: give the version of the
-    /// application if those change what is rendered.
+    /// The digests see the templates and not the filters and functions that they call, nor which of them are escaped: give
+    /// the version of the application if those change what is rendered.
     #[must_use]
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();

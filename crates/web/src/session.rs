@@ -8,6 +8,7 @@ use actix_session::{
     storage::{LoadError, SaveError, SessionKey, SessionStore, UpdateError, generate_session_key},
 };
 use actix_web::{
+    HttpRequest,
     cookie::{Key, SameSite, time::Duration},
     web,
 };
@@ -130,8 +131,9 @@ pub fn account(session: &Session) -> Account {
 }
 
 /// Returns what the holes of cached pages show.
-pub async fn visitor(session: Session) -> Result<Context, Failure> {
+pub async fn visitor(request: HttpRequest, session: Session) -> Result<Context, Failure> {
     let mut context = Context::new();
+    context.insert("path", &request.path().replace('/', "%2F"));
     context.insert("account", &account(&session));
     Ok(context)
 }

@@ -14,12 +14,12 @@ use std::{
 
 use actix_web::{
     Error, FromRequest, Handler, HttpMessage, HttpRequest, HttpResponse, Responder,
-    body::{BoxBody, EitherBody, MessageBody, to_bytes},
+    body::{BoxBody, MessageBody, to_bytes},
     dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     error::ErrorInternalServerError,
     http::header::{
-        AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, COOKIE, ContentType, ETAG, EXPIRES, HeaderMap,
-        HeaderValue, LAST_MODIFIED,
+        AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, COOKIE, ContentType, ETAG, EXPIRES, HeaderMap, HeaderName,
+        HeaderValue, LAST_MODIFIED, PROXY_AUTHORIZATION,
     },
     web,
 };
@@ -33,6 +33,7 @@ use super::{
     policy::{PageOutcome, conditional, request},
 };
 use crate::{
+    error::Causes,
     fill,
     template::{Context, OpenPage, Templates},
 };
@@ -42,22 +43,32 @@ type Visitor = dyn Fn(&HttpRequest) -> Pin<Box<dyn Future<Output = Result<Contex
 /// Left in a request whose answer may be an open page.
 struct WillBeFilled;
 
-/// Left in an answer that is one.
-struct IsOpen;
+/// Left in a request that was answered by one.
+struct Opened {
+    checksum: u32,
+}
 
 impl CachePage {
     /// Keeps pages whose `{% nocache %}` blocks are open, and fills them for each request with what `visitor` knows of it: the
     /// user's name, a CSRF token. `visitor` is an async function as views are, with extractors, that returns a [`Context`].
-    /// If it fails the request does. It runs each time, the view only if the page has to be made.
+    /// If it fails, its error is the answer. It runs each time, the view only if the page has to be made.
     ///
-    /// The view returns what [`Templates::open`] makes. It is called without cookies, but for those that the mark varies by,
-    /// without `Authorization`, and without what middleware has left in the request: what it cannot know it cannot put into
-    /// the page of others. The templates are found as [`web::Data`]. What is not in them, as a view that says 404, is kept
-    /// and answered like any other [`public`](Self::public) page.
+    /// The view returns what [`Templates::open`] makes. When that is to be kept, it is called without the cookies and the
+    /// headers that say who asks: no `Cookie` but for those that the mark varies by, no `Authorization` and
+    /// `Proxy-Authorization`, nothing that middleware has left in the request's extensions. All other fields it still has; a
+    /// proxy that names the user in one of its own, as `X-Forwarded-User`, has to be named in
+    /// [`vary_on_headers`](Self::vary_on_headers), or the view must not look. The templates are found as [`web::Data`].
     ///
-    /// A filled page is for one visitor and one time: clients and other caches are told `private, no-store`. Such a page is
-    /// looked up after the middleware around the view has run, not before, so it is slower than others. It is the last thing
-    /// to say of a mark, and [`PageCache::site`](super::PageCache::site) does not take it.
+    /// Every answer of such a mark is for one visitor and one time: the middleware around it may add his cookies. So clients and
+    /// other caches are told `private, no-store`, whatever [`clients`](Self::clients) says. What is no open page, as a 404, is
+    /// kept like any other [`public`](Self::public) page.
+    ///
+    /// Sessions belong around the mark, in a scope or the app; inside of it they would see no cookies. The page is looked up
+    /// after them, and [`vary_on`](Self::vary_on) is asked there, so such a page is slower than others. Middleware must not hold
+    /// a clone of the request over the call, as for all that changes a request. Whoever finds the page past its time makes
+    /// it; the others have the stale one meanwhile, if there is a
+    /// [`stale_while_revalidate`](Self::stale_while_revalidate). This is the last thing to say of a mark, and
+    /// [`PageCache::site`](super::PageCache::site) does not take it.
     ///
     /// # Examples
     /// ```
@@ -100,8 +111,7 @@ impl CachePage {
         E: Into<Error> + 'static,
     {
         let rule = self.into_rule();
-        let key_prefix = open_prefix(&rule.key_prefix);
-        let rule = Rule { key_prefix, is_open: true, public: true, ..rule };
+        let rule = Rule { open_prefix: Some(open_prefix(&rule.key_prefix)), public: true, ..rule };
         let visitor = move |request: &HttpRequest| -> Pin<Box<dyn Future<Output = Result<Context, Error>>>> {
             let visitor = visitor.clone();
             let args = Args::from_request(request, &mut Payload::None);
@@ -129,7 +139,7 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
-    type Response = ServiceResponse<EitherBody<B>>;
+    type Response = ServiceResponse;
     type Error = Error;
     type Transform = OpenPagesService<S>;
     type InitError = ();
@@ -160,7 +170,7 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
-    type Response = ServiceResponse<EitherBody<B>>;
+    type Response = ServiceResponse;
     type Error = Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>>>>;
 
@@ -176,19 +186,27 @@ where
                 Some(around) => Some(take_over(around, &request, &rule).await),
                 None => pages_alone(&request).map(Rc::new),
             };
-            let templates = templates_of(&request)?;
+            let known = match templates_of(&request) {
+                Ok(templates) => visitor(request.request()).await.map(|visitor| (templates, visitor)),
+                Err(error) => Err(error),
+            };
+            // As views: what fails is an answer, to which the middleware around adds its part.
+            let (templates, visitor) = match known {
+                Ok(known) => known,
+                Err(error) => return Ok(request.into_response(HttpResponse::from_error(error))),
+            };
             let digest = || HeaderValue::from_str(templates.digest()).unwrap_or(HeaderValue::from_static(""));
             rule.filled_by.get_or_init(digest);
-            let visitor = visitor(request.request()).await?;
-            let unsafe_one = Unsafe::of(&request).filter(|_| around.is_none());
+            let unsafe_one = Unsafe::of(&request);
             let answer = match &pages {
                 Some(pages) => answer(&*service, pages, &rule, around.as_ref(), request).await?,
-                None => see(&*service, request).await?.map_into_left_body(),
+                None => see(&*service, request).await?,
             };
+            // Whether it can be filled or not.
             if let (Some(pages), Some(unsafe_one)) = (&pages, unsafe_one) {
                 invalidation::after(pages, &unsafe_one, &answer).await;
             }
-            filled(answer, pages.as_deref(), templates, visitor).await
+            Ok(filled(answer, pages.as_deref(), templates, visitor).await)
         })
     }
 }
@@ -225,23 +243,26 @@ async fn answer<S, B>(
     rule: &Rc<Rule>,
     around: Option<&Around>,
     request: ServiceRequest,
-) -> Result<ServiceResponse<EitherBody<B>>, Error>
+) -> Result<ServiceResponse, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody + 'static,
 {
-    match pages.look_up(&request, rule).await {
-        LookedUp::Page(page) => Ok(request.into_response(page).map_into_right_body()),
-        LookedUp::Bypass(reason) => Ok(pages::pass_by(pages, reason, see(service, request).await?)),
-        // Whoever finds a page past its time makes it, with others being served the old one meanwhile: what the middleware
-        // around keeps in the request cannot be in two places.
+    let mut answer = match pages.look_up(&request, rule).await {
+        LookedUp::Bypass(reason) => {
+            return Ok(pages::pass_by(pages, reason, see(service, request).await?).map_into_boxed_body());
+        }
+        LookedUp::Page(page) => request.into_response(page),
+        // What the middleware around keeps in the request cannot be in two places, so nobody makes it in the background.
         LookedUp::Renew(_, pending) | LookedUp::Missing(pending) => {
             if let Some(around) = around.filter(|_| pending.loading.is_some()) {
                 around.must_end();
             }
-            make(service, pages, rule, *pending, request).await
+            make(service, pages, rule, *pending, request).await?
         }
-    }
+    };
+    say_it_is_private(answer.headers_mut(), Some(pages));
+    Ok(answer)
 }
 
 /// Has the view make the page, which then is anybody's.
@@ -251,7 +272,7 @@ async fn make<S, B>(
     rule: &Rule,
     mut pending: Pending,
     mut request: ServiceRequest,
-) -> Result<ServiceResponse<EitherBody<B>>, Error>
+) -> Result<ServiceResponse, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
     B: MessageBody + 'static,
@@ -259,18 +280,20 @@ where
     pending.read_tags(request.request()).await;
     refuse_early_tags(&mut pending, &request).await;
     pending.neutralise(&mut request, pages);
-    pending.prepare(&mut request, pages);
+    // Middleware around may ask for them afterwards; they are remembered with what it left in the request.
+    let _ = request.cookies();
     forget_visitor(request.headers_mut(), rule);
+    pending.prepare(&mut request, pages);
     let stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
     let key = pending.key_in_making();
     let of_visitor = mem::take(&mut *request.extensions_mut());
     let made = match (fill::loading(see(service, request), key).await, stand_in) {
-        (Ok(made), _) => pending.finish(pages, made).await,
+        (Ok(made), _) => pending.finish(pages, made).await.map_into_boxed_body(),
         (Err(error), None) => return Err(error),
         (Err(error), Some(request)) => {
             let status = error.as_response_error().status_code();
             let page = pending.instead_of_failure(pages, &request, status).await;
-            ServiceResponse::new(request, page.ok_or(error)?).map_into_right_body()
+            ServiceResponse::new(request, page.ok_or(error)?)
         }
     };
     {
@@ -286,8 +309,8 @@ where
 fn forget_visitor(headers: &mut HeaderMap, rule: &Rule) {
     conditional::strip(headers);
     let keeps = |name| rule.vary_on_headers.contains(name);
-    if !keeps(&AUTHORIZATION) {
-        headers.remove(AUTHORIZATION);
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION].iter().filter(|name| !keeps(name)) {
+        headers.remove(name);
     }
     if keeps(&COOKIE) {
         return;
@@ -306,49 +329,78 @@ fn forget_visitor(headers: &mut HeaderMap, rule: &Rule) {
     }
 }
 
-/// Calls the view, which may answer with an open page.
-async fn see<S, B>(service: &S, request: ServiceRequest) -> Result<ServiceResponse<B>, Error>
+/// Calls the view, which may answer with an open page, and makes sure that what comes is what it made.
+async fn see<S, B>(service: &S, request: ServiceRequest) -> Result<ServiceResponse, Error>
 where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error>,
+    B: MessageBody + 'static,
 {
     request.extensions_mut().insert(WillBeFilled);
-    let mut made = service.call(request).await?;
-    // Said by a server that the view asked, perhaps.
-    if made.response().extensions().get::<IsOpen>().is_none() {
+    let mut made = service.call(request).await?.map_into_boxed_body();
+    let Some(Opened { checksum }) = made.request().extensions_mut().remove() else {
+        // Said by a server that the view asked, perhaps.
         made.headers_mut().remove(OPEN_PAGE);
+        return Ok(made);
+    };
+    let (request, made) = made.into_parts();
+    let (head, body) = made.into_parts();
+    let body = to_bytes(body).await.unwrap_or_default();
+    if head.headers().contains_key(OPEN_PAGE) && crc32fast::hash(&body) == checksum {
+        return Ok(ServiceResponse::new(request, head.set_body(BoxBody::new(body))));
     }
-    Ok(made)
+    log::error!(
+        "a middleware has changed the open page {}, so that its holes cannot be found; put it around cache_page(…).holes(…)",
+        request.path()
+    );
+    Ok(ServiceResponse::new(request, HttpResponse::from_error(failed())))
 }
 
 /// Fills an open page for the visitor; anything else stays as it is.
-async fn filled<B: MessageBody + 'static>(
-    mut answer: ServiceResponse<EitherBody<B>>,
+async fn filled(
+    mut answer: ServiceResponse,
     pages: Option<&Pages>,
     templates: Templates,
     visitor: Context,
-) -> Result<ServiceResponse<EitherBody<B>>, Error> {
-    let Some(made_of) = answer.headers_mut().remove(OPEN_PAGE).next() else { return Ok(answer) };
+) -> ServiceResponse {
+    let Some(made_of) = answer.headers_mut().remove(OPEN_PAGE).next() else { return answer };
     let (request, answer) = answer.into_parts();
     let (mut head, body) = answer.into_parts();
-    let body = to_bytes(body).await.map_err(|_| failed())?;
-    let filled = web::block(move || {
-        let markup = String::from_utf8(body.to_vec()).map_err(|error| error.to_string())?;
-        let page = OpenPage::from_parts(markup, String::from_utf8_lossy(made_of.as_bytes()).into_owned());
-        templates.fill(&page, &visitor).map_err(|error| error.to_string())
-    });
-    let filled = filled.await.unwrap_or_else(|error| Err(error.to_string()));
-    let page = filled.map_err(|error| {
-        log::error!("could not fill the holes of {}: {error}", request.path());
-        failed()
-    })?;
-    let headers = head.headers_mut();
-    // What was said of the page that is stored, to clients and to caches.
-    let targets = pages.iter().flat_map(|pages| pages.site.targets.iter().chain(&pages.site.tag_field));
-    for name in [AGE, CONTENT_ENCODING, ETAG, EXPIRES, LAST_MODIFIED].iter().chain(targets) {
-        headers.remove(name);
+    let body = to_bytes(body).await.unwrap_or_default();
+    let markup = String::from_utf8(body.into()).map_err(|error| error.to_string());
+    let made_of = String::from_utf8_lossy(made_of.as_bytes()).into_owned();
+    let filled = match markup.map(|markup| OpenPage::from_parts(markup, made_of)) {
+        Ok(page) if page.has_holes() => {
+            let fill = move || templates.fill(&page, &visitor).map_err(|error| Causes(&error).to_string());
+            web::block(fill).await.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        Ok(page) => Ok(page.into_parts().0),
+        Err(error) => Err(error),
+    };
+    match filled {
+        Ok(page) => {
+            head.headers_mut().remove(CONTENT_ENCODING);
+            say_it_is_private(head.headers_mut(), pages);
+            ServiceResponse::new(request, head.set_body(BoxBody::new(page)))
+        }
+        Err(error) => {
+            log::error!("could not fill the holes of {}: {error}", request.path());
+            ServiceResponse::new(request, HttpResponse::from_error(failed()))
+        }
     }
+}
+
+/// Says that an answer is for one visitor and one time, and nothing of the page that is kept.
+fn say_it_is_private(headers: &mut HeaderMap, pages: Option<&Pages>) {
+    let of_page = [AGE, ETAG, EXPIRES, LAST_MODIFIED];
+    // RFC 9213: what is said to one cache goes before what is said to all.
+    let is_for_caches = |name: &HeaderName| {
+        name.as_str().ends_with("-cache-control")
+            || ["surrogate-control", "x-accel-expires"].contains(&name.as_str())
+            || pages
+                .is_some_and(|Pages { site, .. }| site.targets.contains(name) || site.tag_field.as_ref() == Some(name))
+    };
+    headers.retain(|name, _| !of_page.contains(name) && !is_for_caches(name));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    Ok(ServiceResponse::new(request, head.set_body(EitherBody::right(BoxBody::new(page)))))
 }
 
 impl Responder for OpenPage {
@@ -363,13 +415,12 @@ impl Responder for OpenPage {
             return failed().into();
         }
         let (markup, digest) = self.into_parts();
-        let mut page = HttpResponse::Ok()
+        request.extensions_mut().insert(Opened { checksum: crc32fast::hash(markup.as_bytes()) });
+        HttpResponse::Ok()
             .content_type(ContentType::html())
             // What stands in for the page is not to be compressed on the way.
             .insert_header((CONTENT_ENCODING, "identity"))
             .insert_header((OPEN_PAGE, digest))
-            .body(markup);
-        page.extensions_mut().insert(IsOpen);
-        page
+            .body(markup)
     }
 }

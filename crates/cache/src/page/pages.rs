@@ -79,8 +79,8 @@ pub(super) struct Rule {
     pub(super) vary_on: Option<Arc<VaryOn>>,
     /// The only query parameters that count, if not all do.
     pub(super) query: Option<Vec<String>>,
-    /// Whether its pages are stored with open holes: only its mark can answer with them.
-    pub(super) is_open: bool,
+    /// The prefix in place of the other, if its pages are stored with open holes: only its mark can answer with them.
+    pub(super) open_prefix: Option<String>,
     /// The digest of the templates that fill them, once there was a request.
     pub(super) filled_by: OnceCell<HeaderValue>,
     /// The cache of the alias, once it was looked for.
@@ -109,7 +109,7 @@ impl Rule {
             session_cookies: Vec::new(),
             vary_on: None,
             query: None,
-            is_open: false,
+            open_prefix: None,
             filled_by: OnceCell::new(),
             cache: OnceCell::new(),
             purges: OnceCell::new(),
@@ -136,9 +136,14 @@ impl Rule {
         }
     }
 
+    /// Tells whether its pages are stored with open holes.
+    pub(super) fn is_open(&self) -> bool {
+        self.open_prefix.is_some()
+    }
+
     /// Tells whether a page has no holes, or was made of the templates that are here to fill them.
     fn can_fill(&self, page: &StoredPage) -> bool {
-        page.field(OPEN_PAGE).is_none_or(|made_of| self.filled_by.get() == Some(made_of))
+        !self.is_open() || page.field(OPEN_PAGE).is_none_or(|made_of| self.filled_by.get() == Some(made_of))
     }
 
     fn place(&self) -> Place {
@@ -333,7 +338,7 @@ impl Pages {
 
     /// Returns the cache of a rule, if a request may be answered from it.
     fn may_find<'r>(&'r self, request: &ServiceRequest, rule: &'r Rule) -> Option<&'r Cache> {
-        if rule.is_open {
+        if rule.is_open() {
             return None;
         }
         request::may_use_cache(request.method(), request.uri(), request.headers(), self.request_rules(rule)).ok()?;
@@ -342,7 +347,7 @@ impl Pages {
 
     fn asked(&self, request: &ServiceRequest, rule: &Rule) -> Asked {
         // Conditions, parts and codings are of the page that is filled, which nobody has had yet.
-        if rule.is_open {
+        if rule.is_open() {
             return Asked::default();
         }
         Asked::of(request.method(), request.headers(), self.site.compresses)
@@ -380,7 +385,7 @@ impl Pages {
         let known = self.known.borrow().get(request.path()).cloned();
         let (rule, is_learned) = match (known, &self.default_rule) {
             // It is looked up at its mark, which knows who asks.
-            (Some(Known::Rule(rule)), _) if rule.is_open => return Start::Go(State::Open),
+            (Some(Known::Rule(rule)), _) if rule.is_open() => return Start::Go(State::Open),
             (Some(Known::Rule(rule)), _) => (rule, true),
             (_, Some(rule)) => (Rc::clone(rule), false),
             (_, None) => return Start::Go(State::Open),
@@ -437,7 +442,7 @@ impl Pages {
     /// Returns what tells the pages of a rule apart.
     pub(super) fn parts<'r>(&'r self, rule: &'r Rule, is_trusted: bool) -> Parts<'r> {
         Parts {
-            prefix: &rule.key_prefix,
+            prefix: rule.open_prefix.as_deref().unwrap_or(&rule.key_prefix),
             ignored: &self.site.ignored_query,
             only: rule.query.as_deref(),
             forwarded: is_trusted,

@@ -1,6 +1,7 @@
 //! Pages with holes: one page for all, filled for each.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -8,19 +9,20 @@ use std::{
     time::Duration,
 };
 
-use actix_session::{Session, SessionMiddleware, storage::CookieSessionStore};
+use actix_session::{Session, SessionExt, SessionMiddleware, storage::CookieSessionStore};
 use actix_web::{
-    App, Error, HttpRequest, HttpResponse, Responder,
+    App, Either, Error, HttpRequest, HttpResponse, Responder,
+    body::MessageBody,
     cookie::{Cookie, Key},
     dev::ServiceResponse,
     error::{ErrorForbidden, ErrorInternalServerError, ErrorServiceUnavailable},
     http::{Method, StatusCode, header},
-    middleware::Compress,
+    middleware::{Compress, Next, from_fn},
     rt,
-    test::{TestRequest, call_service, init_service, read_body, try_call_service},
+    test::{TestRequest, call_service, init_service, read_body},
     web,
 };
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use larder_cache::{
     Caches,
     page::{self, CachePage, PageCache, cache_page},
@@ -30,18 +32,26 @@ use larder_cache::{
 
 fn caches() -> Caches {
     static MADE: AtomicUsize = AtomicUsize::new(0);
-    let store = format!("locmem://open-{}", MADE.fetch_add(1, Ordering::Relaxed));
-    Caches::builder().alias("default", AliasSettings::from_address("default", &store).unwrap()).build().unwrap()
+    caches_at(&format!("locmem://open-{}", MADE.fetch_add(1, Ordering::Relaxed)))
+}
+
+fn caches_at(store: &str) -> Caches {
+    Caches::builder().alias("default", AliasSettings::from_address("default", store).unwrap()).build().unwrap()
 }
 
 const PAGE: &str = "{{ run | safe }} {% nocache %}hello {{ name }}{% endnocache %}";
 
-/// What a view does besides rendering: how often it ran, and how it fails.
+/// How often a view ran, and what it does instead of rendering an open page.
 #[derive(Default)]
 struct Runs {
     count: AtomicUsize,
-    status: AtomicUsize,
+    how: AtomicUsize,
 }
+
+const FAILS: usize = 1;
+const PANICS: usize = 2;
+const IS_PRIVATE: usize = 3;
+const IS_PLAIN: usize = 4;
 
 async fn view(
     request: HttpRequest,
@@ -49,19 +59,30 @@ async fn view(
     templates: web::Data<Templates>,
 ) -> Result<impl Responder, Error> {
     let run = runs.count.fetch_add(1, Ordering::SeqCst) + 1;
-    rt::time::sleep(Duration::from_millis(5)).await;
-    match runs.status.load(Ordering::SeqCst) {
-        503 => return Err(ErrorServiceUnavailable("no")),
-        0 => {}
-        status => panic!("{status}"),
+    rt::time::sleep(Duration::from_millis(20)).await;
+    let visits = request.get_session().get::<u32>("visits").unwrap();
+    match runs.how.load(Ordering::SeqCst) {
+        FAILS => return Err(ErrorServiceUnavailable("no")),
+        PANICS => panic!("the view was told to"),
+        IS_PRIVATE => page::mark_private(&request),
+        IS_PLAIN => {
+            let plain =
+                HttpResponse::Ok().insert_header(("cdn-cache-control", "max-age=600")).body(format!("plain {run}"));
+            return Ok(Either::Right(plain));
+        }
+        _ => {}
     }
     let mut context = Context::new();
     let cookies: Vec<String> = request.cookies().unwrap().iter().map(Cookie::to_string).collect();
     let authorization = request.headers().contains_key(header::AUTHORIZATION);
+    let sees_visitor = cookies.iter().any(|cookie| cookie.starts_with("name="));
+    assert!(sees_visitor || visits.is_none(), "where the cookies are gone the session is too");
     context.insert("run", &format!("run {run} of {} {cookies:?} {authorization}", request.uri().path()));
     page::add_tags(&request, ["object"]);
     let page = templates.open("page.html", &context, Lazy::new()).map_err(ErrorInternalServerError)?;
-    Ok(page.customize().insert_header((header::ETAG, "\"1\"")))
+    Ok(Either::Left(
+        page.customize().insert_header((header::ETAG, "\"1\"")).insert_header(("cdn-cache-control", "max-age=600")),
+    ))
 }
 
 /// Knows who asks by a cookie, or who was here by the session.
@@ -110,7 +131,7 @@ struct Came {
     headers: header::HeaderMap,
 }
 
-async fn came(answer: ServiceResponse<impl actix_web::body::MessageBody>) -> Came {
+async fn came(answer: ServiceResponse<impl MessageBody>) -> Came {
     let headers = answer.headers().clone();
     assert!(!headers.contains_key("larder-open-page"));
     let said = headers.get("cache-status").map(|said| said.to_str().unwrap().to_owned()).unwrap_or_default();
@@ -150,6 +171,7 @@ async fn the_page_is_made_once_and_filled_for_each() {
     for came in [&ann, &send!(&app, "ben"), &send!(&app, "<b>")] {
         assert_eq!(came.headers.get(header::CACHE_CONTROL).unwrap(), "private, no-store");
         assert!(came.headers.contains_key(header::SET_COOKIE), "each has a session of his own");
+        assert!(!came.headers.contains_key("cdn-cache-control"));
         for name in [header::ETAG, header::AGE, header::EXPIRES, header::LAST_MODIFIED, header::CONTENT_ENCODING] {
             assert!(!came.headers.contains_key(&name), "{name}");
         }
@@ -260,7 +282,7 @@ async fn a_failing_view_is_stood_in_for_by_the_page_of_before() {
     let app = app!(&caches, &runs, cache_page(1).stale_if_error(60).holes(visitor), PageCache::new(caches.clone()));
     assert!(send!(&app, "ann").body.starts_with(RUN_1));
     rt::time::sleep(Duration::from_millis(1100)).await;
-    runs.status.store(503, Ordering::SeqCst);
+    runs.how.store(FAILS, Ordering::SeqCst);
     let came = send!(&app, "ben");
     assert_eq!(came.body, format!("{RUN_1} hello ben for the 1. time"));
     assert!(came.said.contains("fwd=stale; fwd-status=503"), "{}", came.said);
@@ -271,13 +293,15 @@ async fn a_failing_view_is_stood_in_for_by_the_page_of_before() {
 async fn what_cannot_be_filled_fails_and_stays_with_its_visitor() {
     let (caches, runs) = (caches(), Arc::new(Runs::default()));
     let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
-    let failed = async |name: &'static str| {
-        let request = TestRequest::get().insert_header((header::HOST, "larder.test")).cookie(Cookie::new("name", name));
-        try_call_service(&app, request.to_request()).await.err().map(|error| error.as_response_error().status_code())
-    };
-    assert_eq!(failed("mallory").await, Some(StatusCode::FORBIDDEN));
+    let mallory = send!(&app, "mallory");
+    assert_eq!((mallory.status, mallory.body.as_str()), (StatusCode::FORBIDDEN, "you cannot come in"));
     assert_eq!(runs.count.load(Ordering::SeqCst), 0, "the view was not asked for him");
-    assert_eq!(failed("nobody").await, Some(StatusCode::INTERNAL_SERVER_ERROR));
+    let nobody = send!(&app, "nobody");
+    assert_eq!(
+        (nobody.status, nobody.body.as_str()),
+        (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made")
+    );
+    assert!(nobody.headers.contains_key(header::SET_COOKIE), "the middleware around has its part in the failure");
     assert_eq!(send!(&app, "ann").body, format!("{RUN_1} hello ann for the 1. time"));
 }
 
@@ -359,7 +383,151 @@ async fn without_templates_it_says_so() {
         App::new().route("/", web::get().to(view).wrap(mark().holes(visitor))).wrap(PageCache::new(caches)),
     )
     .await;
-    let request = TestRequest::get().insert_header((header::HOST, "larder.test")).to_request();
-    let failed = try_call_service(&app, request).await.unwrap_err();
-    assert_eq!(failed.as_response_error().status_code(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(send!(&app, "ann").status, StatusCode::INTERNAL_SERVER_ERROR);
+}
+
+#[actix_web::test]
+async fn every_store_keeps_open_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let memcached = larder_cache::conformance::server::MemcachedServer::start();
+    for store in [format!("file://{}", folder.path().display()), format!("memcached://{}", memcached.address())] {
+        let (caches, runs) = (caches_at(&store), Arc::new(Runs::default()));
+        let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+        for name in ["ann", "ben", "cai"] {
+            assert_eq!(send!(&app, name).body, format!("{RUN_1} hello {name} for the 1. time"), "{store}");
+        }
+    }
+}
+
+#[actix_web::test]
+async fn an_answer_without_holes_is_for_its_visitor_too() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    runs.how.store(IS_PLAIN, Ordering::SeqCst);
+    let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+    for _ in 0..2 {
+        let came = send!(&app, "ann");
+        assert_eq!(came.body, "plain 1");
+        assert!(came.headers.contains_key(header::SET_COOKIE));
+        assert_eq!(came.headers.get(header::CACHE_CONTROL).unwrap(), "private, no-store");
+        assert!(!came.headers.contains_key(header::EXPIRES) && !came.headers.contains_key("cdn-cache-control"));
+    }
+}
+
+#[actix_web::test]
+async fn what_the_view_calls_private_is_filled_and_not_kept() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    runs.how.store(IS_PRIVATE, Ordering::SeqCst);
+    let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+    for run in 1..3 {
+        assert_eq!(send!(&app, "ann").body, format!("run {run} of / [] false hello ann for the 1. time"));
+    }
+}
+
+#[actix_web::test]
+async fn a_view_that_panics_keeps_nobody_waiting() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    runs.how.store(PANICS, Ordering::SeqCst);
+    let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+    let panics = AssertUnwindSafe(async { send!(&app, "ann").body }).catch_unwind();
+    let waits = async {
+        rt::time::sleep(Duration::from_millis(5)).await;
+        runs.how.store(0, Ordering::SeqCst);
+        send!(&app, "ben").body
+    };
+    let started = std::time::Instant::now();
+    runs.how.store(PANICS, Ordering::SeqCst);
+    let (panicked, waited) = futures_util::future::join(panics, waits).await;
+    assert!(panicked.is_err() || panicked.is_ok_and(|body| body.contains("hello")), "one of the two");
+    assert!(waited.ends_with("hello ben for the 1. time") && started.elapsed() < Duration::from_secs(5));
+}
+
+#[actix_web::test]
+async fn a_client_that_goes_away_leaves_the_page_to_the_others() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+    let leaves =
+        async { rt::time::timeout(Duration::from_millis(5), async { send!(&app, "ann").body }).await.is_err() };
+    let waits = async {
+        rt::time::sleep(Duration::from_millis(2)).await;
+        send!(&app, "ben").body
+    };
+    let (left, waited) = futures_util::future::join(leaves, waits).await;
+    assert!(left);
+    assert_eq!(waited, format!("{RUN_1} hello ben for the 1. time"));
+}
+
+#[actix_web::test]
+async fn one_makes_a_stale_page_and_the_others_have_it_as_it_was() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    let app =
+        app!(&caches, &runs, cache_page(1).stale_while_revalidate(60).holes(visitor), PageCache::new(caches.clone()));
+    assert!(send!(&app, "ann").body.starts_with(RUN_1));
+    rt::time::sleep(Duration::from_millis(1100)).await;
+    let mut runs: Vec<String> = join_all((0..5).map(|_| async { send!(&app, "ben").body })).await;
+    runs.sort();
+    let begin = |run: &str| runs.iter().filter(|body| body.starts_with(run)).count();
+    assert_eq!((begin("run 1 "), begin("run 2 ")), (4, 1), "{runs:?}");
+}
+
+#[actix_web::test]
+async fn middleware_around_sees_its_request_again_after_a_miss() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    let app = init_service(
+        App::new()
+            .app_data(web::Data::from(Arc::clone(&runs)))
+            .app_data(web::Data::new(templates(&caches, PAGE)))
+            .service(web::resource("/").wrap(mark().holes(visitor)).to(view))
+            .wrap(from_fn(async |request, next: Next<_>| {
+                let mut answer = next.call(request).await?;
+                let name = answer.request().cookie("name").map_or_else(String::new, |cookie| cookie.value().to_owned());
+                answer.headers_mut().insert(header::HeaderName::from_static("x-name"), name.parse().unwrap());
+                Ok::<_, Error>(answer)
+            }))
+            .wrap(PageCache::new(caches)),
+    )
+    .await;
+    for name in ["ann", "ben"] {
+        assert_eq!(send!(&app, name).headers.get("x-name").unwrap(), name);
+    }
+}
+
+#[actix_web::test]
+async fn a_middleware_that_changes_the_open_page_is_told_of_and_nothing_is_kept() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    let app = init_service(
+        App::new()
+            .app_data(web::Data::from(Arc::clone(&runs)))
+            .app_data(web::Data::new(templates(&caches, PAGE)))
+            .service(
+                web::resource("/")
+                    .wrap(from_fn(async |request, next: Next<actix_web::body::BoxBody>| {
+                        let answer = next.call(request).await?;
+                        Ok::<_, Error>(answer.map_body(|_, body| {
+                            let body = MessageBody::try_into_bytes(body).unwrap();
+                            actix_web::body::BoxBody::new([b"<!-- -->", &body[..]].concat())
+                        }))
+                    }))
+                    .wrap(mark().holes(visitor))
+                    .to(view),
+            )
+            .wrap(PageCache::new(caches)),
+    )
+    .await;
+    for runs_before in 0..2 {
+        assert_eq!(runs.count.load(Ordering::SeqCst), runs_before);
+        let came = send!(&app, "ann");
+        assert_eq!(
+            (came.status, came.body.as_str()),
+            (StatusCode::INTERNAL_SERVER_ERROR, "the page could not be made")
+        );
+    }
+}
+
+#[actix_web::test]
+async fn what_an_unsafe_request_changed_is_gone_though_its_answer_cannot_be_filled() {
+    let (caches, runs) = (caches(), Arc::new(Runs::default()));
+    let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
+    assert!(send!(&app, "ann").body.starts_with(RUN_1));
+    assert_eq!(send!(@ &app, TestRequest::post(), "nobody").status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(send!(&app, "ann").body.starts_with("run 3"));
 }

@@ -82,13 +82,12 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
 #[derive(Serialize)]
 struct ViewPage {
     section: &'static str,
-    path: &'static str,
     made_at: i64,
     count: usize,
 }
 
 pub(super) async fn view(state: web::Data<State>) -> Result<OpenPage, Failure> {
     let count = state.read(|db| Ok(Object::published(db)?.len())).await?;
-    let page = ViewPage { section: "levels", path: "%2Flevels%2Fview%2F", made_at: now_millis(), count };
+    let page = ViewPage { section: "levels", made_at: now_millis(), count };
     state.open_page("levels/view.html", &page)
 }
