@@ -119,7 +119,11 @@ impl fmt::Display for Error {
         match self {
             Error::UnsupportedUrl { url, reason } => write!(f, "cannot use the database url \"{url}\": {reason}"),
             Error::Connect { url, .. } => {
-                write!(f, "cannot open the database \"{url}\"; check that the place exists and may be written")
+                let check = match url.starts_with("sqlite:") {
+                    true => "the place exists and may be written",
+                    false => "the server runs, and has this database for this user",
+                };
+                write!(f, "cannot open the database \"{url}\"; check that {check}")
             }
             Error::Busy { .. } => f.write_str(
                 "the database is busy; try again, and keep slow work out of transactions \

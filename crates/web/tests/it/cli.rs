@@ -155,7 +155,8 @@ fn check_names_every_problem() {
         ("LARDER__CACHES__DEFAULT__LOAD__JITTER", "2", "caches.default.load.jitter: must be a number from 0 to 1"),
         ("LARDER__CACHES__DEFAULT__NEAR__MAX_BYTES", "1", "caches.default.near.stale_for: is missing"),
         ("LARDER__UPSTREAM__TIMEOUT_SECONDS", "1", "must be more than delay_seconds"),
-        ("DATABASE_URL", "postgres://localhost/larder", "sqlite://"),
+        ("DATABASE_URL", "mysql://localhost/larder", "write sqlite://path/to/file or postgres://"),
+        ("DATABASE_URL", "postgres://larder:secret@127.0.0.1:1/larder", "check that the server runs"),
     ] {
         let output = check(&[(name, value)]);
         assert!(!output.status.success() && text(&output).contains(expected), "{name}={value}: {}", text(&output));
