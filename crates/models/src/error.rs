@@ -178,7 +178,8 @@ impl From<DieselError> for Error {
         };
         match kind {
             DatabaseErrorKind::UniqueViolation => {
-                let field = unique_field(information.message(), information.constraint_name());
+                let field =
+                    unique_field(information.message(), information.table_name(), information.constraint_name());
                 Error::Unique { field, source: Box::new(error) }
             }
             // SQLite has no kind of its own for SQLITE_BUSY; these are its two texts for it.
@@ -270,10 +271,14 @@ pub(crate) fn chain(error: &dyn error::Error) -> String {
     text
 }
 
-/// SQLite names the column in its text (`UNIQUE constraint failed: user.username`), PostgreSQL the constraint.
-fn unique_field(message: &str, constraint: Option<&str>) -> Option<String> {
-    let from_message = || Some(message.strip_prefix("UNIQUE constraint failed: ")?.rsplit('.').next()?.to_owned());
-    constraint.map(str::to_owned).or_else(from_message)
+/// SQLite names the column in its text (`UNIQUE constraint failed: user.username`), PostgreSQL the constraint, which it
+/// calls `user_username_key` if nobody called it otherwise.
+fn unique_field(message: &str, table: Option<&str>, constraint: Option<&str>) -> Option<String> {
+    let Some(constraint) = constraint else {
+        return Some(message.strip_prefix("UNIQUE constraint failed: ")?.rsplit('.').next()?.to_owned());
+    };
+    let column = || constraint.strip_prefix(table?)?.strip_prefix('_')?.strip_suffix("_key");
+    Some(column().unwrap_or(constraint).to_owned())
 }
 
 #[cfg(test)]
@@ -282,9 +287,11 @@ mod tests {
 
     #[test]
     fn a_unique_violation_names_the_column() {
-        assert_eq!(unique_field("UNIQUE constraint failed: user.username", None), Some("username".to_owned()));
-        assert_eq!(unique_field("duplicate key", Some("user_username_key")), Some("user_username_key".to_owned()));
-        assert_eq!(unique_field("something else", None), None);
+        assert_eq!(unique_field("UNIQUE constraint failed: user.username", None, None).as_deref(), Some("username"));
+        let on_postgres = |constraint| unique_field("duplicate key", Some("user"), Some(constraint)).unwrap();
+        assert_eq!(on_postgres("user_username_key"), "username");
+        assert_eq!(on_postgres("one_name_each"), "one_name_each");
+        assert_eq!(unique_field("something else", None, None), None);
     }
 
     #[test]

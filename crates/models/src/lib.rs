@@ -19,6 +19,8 @@ pub mod sample;
 pub mod schema;
 mod session;
 mod signals;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod time;
 mod url;
 mod user;

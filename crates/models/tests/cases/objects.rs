@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 use larder_models::{Action, Db, Error, LogEntry, Model, NewObject, Object, ObjectQuery, Result, Signals, sample};
 
-use crate::{database, insert};
+use super::{database, insert};
 
 fn titles(db: &mut Db, query: &ObjectQuery) -> Result<Vec<String>> {
     Ok(Object::page(db, query)?.items.into_iter().map(|object| object.title).collect())
@@ -136,7 +136,7 @@ fn a_save_keeps_the_creation_and_moves_the_update() {
     let now = std::sync::Arc::new(std::sync::atomic::AtomicI64::new(1_000));
     let clock = now.clone();
     let clock = move || Timestamp::from_second(clock.load(std::sync::atomic::Ordering::Relaxed)).unwrap();
-    let database = larder_models::Database::open("sqlite::memory:", Signals::new()).unwrap().with_clock(clock);
+    let database = crate::open_alone(Signals::new()).with_clock(clock);
     database.migrate().unwrap();
     let mut object = database.write(|db| insert(db, "Pan")).unwrap();
     now.store(2_000, std::sync::atomic::Ordering::Relaxed);

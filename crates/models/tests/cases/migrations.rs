@@ -1,24 +1,8 @@
-use diesel::{QueryableByName, RunQueryDsl, sql_query, sql_types::Text};
 use larder_models::{Database, Object, Session, Signals};
-
-#[derive(QueryableByName)]
-struct Entry {
-    #[diesel(sql_type = Text)]
-    sql: String,
-}
-
-/// All tables and indexes, but the list of migrations.
-fn schema(database: &Database) -> Vec<String> {
-    let query = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE '\\_\\_diesel%' ESCAPE '\\' \
-                 AND name NOT LIKE 'sqlite%' ORDER BY name";
-    let rows = database.read(|db| Ok(sql_query(query).load::<Entry>(db.conn())?)).unwrap();
-    rows.into_iter().map(|row| row.sql).collect()
-}
 
 #[test]
 fn migrations_are_applied_once_and_go_all_the_way_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite://{}/larder.db", folder.path().display());
+    let (url, _guard) = crate::new_url();
     let database = Database::open(&url, Signals::new()).unwrap();
     let status = database.migrations_status().unwrap();
     assert!(status.len() >= 3 && status.iter().all(|migration| !migration.applied), "{status:?}");
@@ -29,7 +13,7 @@ fn migrations_are_applied_once_and_go_all_the_way_back() {
     assert!(database.migrations_status().unwrap().iter().all(|migration| migration.applied));
     assert!(database.migrate().unwrap().is_empty());
     assert_eq!(database.read(Object::count).unwrap(), 0);
-    let full = schema(&database);
+    let full = crate::schema(&database);
     assert!(full.len() > 4);
 
     let mut reverted = Vec::new();
@@ -38,15 +22,15 @@ fn migrations_are_applied_once_and_go_all_the_way_back() {
     }
     reverted.reverse();
     assert_eq!(reverted, applied);
-    assert_eq!(schema(&database), Vec::<String>::new());
+    assert_eq!(crate::schema(&database), Vec::<String>::new());
 
     database.migrate().unwrap();
-    assert_eq!(schema(&database), full);
+    assert_eq!(crate::schema(&database), full);
 }
 
 #[test]
 fn a_step_back_leaves_the_older_tables() {
-    let database = crate::database();
+    let database = super::database();
     database.revert_last_migration().unwrap();
     assert!(database.read(|db| Session::load(db, "k")).is_err());
     assert_eq!(database.read(Object::count).unwrap(), 0);

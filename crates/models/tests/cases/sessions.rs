@@ -14,7 +14,7 @@ fn at(second: i64) -> Timestamp {
 fn database() -> (Database, Arc<AtomicI64>) {
     let hand = Arc::new(AtomicI64::new(100));
     let clock = hand.clone();
-    let database = Database::open("sqlite::memory:", Signals::new()).unwrap();
+    let database = crate::open_alone(Signals::new());
     let database = database.with_clock(move || at(clock.load(Ordering::Relaxed)));
     database.migrate().unwrap();
     (database, hand)

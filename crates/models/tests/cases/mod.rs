@@ -1,6 +1,4 @@
-//! What the crate promises, tried on SQLite databases of its own.
-
-#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in test functions, not in the helpers beside them")]
+//! What the crate promises of every database. The targets say which one it is tried on.
 
 mod migrations;
 mod objects;
@@ -13,24 +11,24 @@ use std::sync::{Arc, Mutex};
 
 use larder_models::{Database, Db, Model, NewObject, Object, Result, Signals};
 
-/// A migrated database in memory.
-fn database() -> Database {
+/// A migrated database.
+pub(crate) fn database() -> Database {
     database_with(Signals::new())
 }
 
-fn database_with(signals: Signals) -> Database {
-    let database = Database::open("sqlite::memory:", signals).unwrap();
+pub(crate) fn database_with(signals: Signals) -> Database {
+    let database = crate::open_alone(signals);
     database.migrate().unwrap();
     database
 }
 
-fn insert(db: &mut Db, title: &str) -> Result<Object> {
+pub(crate) fn insert(db: &mut Db, title: &str) -> Result<Object> {
     Object::insert(db, NewObject { title: title.to_owned(), body: String::new(), published: true })
 }
 
 /// What happened, in order.
 #[derive(Clone, Default)]
-struct Journal(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Journal(Arc<Mutex<Vec<String>>>);
 
 impl Journal {
     fn write(&self, line: impl Into<String>) {

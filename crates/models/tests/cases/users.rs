@@ -1,6 +1,6 @@
 use larder_models::{Action, Error, LogEntry, Model, NewUser, Password, User};
 
-use crate::{database, insert};
+use super::{database, insert};
 
 fn anna() -> NewUser {
     NewUser { username: "anna".to_owned(), password: Password::new("quince jelly").unwrap(), is_staff: true }
@@ -57,7 +57,7 @@ fn a_password_is_neither_printed_nor_written_into_the_history() {
     assert!(!shown.contains("argon2") && !shown.contains("quince"), "{shown}");
 
     let password = Password::new("damson cheese").unwrap();
-    let heard = crate::Journal::default();
+    let heard = super::Journal::default();
     let lines = heard.clone();
     database.signals().post_save::<User>("journal", move |event| {
         lines.write(serde_json::to_string(&event.changed)?);

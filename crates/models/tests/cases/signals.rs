@@ -1,6 +1,6 @@
 use larder_models::{Error, Invalid, Model, NewObject, Object, Signals};
 
-use crate::{Journal, database_with, insert};
+use super::{Journal, database_with, insert};
 
 /// Signals that write their events into a journal.
 fn journaled() -> (Signals, Journal) {
