@@ -13,6 +13,8 @@ use std::{
     fmt, mem,
     panic::{self, AssertUnwindSafe, Location},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use diesel::{connection::SimpleConnection, r2d2::PooledConnection};
@@ -27,6 +29,12 @@ use crate::{
 };
 
 pub use connection::AnyConnection as Connection;
+
+/// How often a transaction is tried that others are in the way of.
+const MAX_TRIES: u32 = 6;
+
+/// The longest pause after the first try. It is twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 /// The database that diesel writes SQL for.
 pub type Backend = <Connection as diesel::Connection>::Backend;
@@ -132,6 +140,26 @@ impl Database {
         let value = finish(db, result)?;
         run_all(committed);
         Ok(value)
+    }
+
+    /// Does what [`write`](Self::write) does, and does it again if another transaction was in the way: a few times, after
+    /// waiting a little, a different time each.
+    ///
+    /// For what PostgreSQL may refuse though nothing is wrong with it: transactions that lock several rows, or are
+    /// serializable. What the closure changes outside of the database it changes each time.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`Error::InTheWay`] if the last try failed for that too.
+    pub fn write_again<T>(&self, mut queries: impl FnMut(&mut Db) -> Result<T>) -> Result<T> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..MAX_TRIES {
+            match self.write(&mut queries) {
+                Err(Error::InTheWay { .. }) => thread::sleep(pause.mul_f64(any_fraction())),
+                done => return done,
+            }
+            pause *= 2;
+        }
+        self.write(queries)
     }
 
     /// Gives the connection that writes without a transaction: each statement commits itself.
@@ -367,6 +395,13 @@ impl OnCommit {
 pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
     let text = payload.downcast_ref::<&str>().copied();
     text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic without a text")
+}
+
+/// Returns a number from 0 to 1 that differs from thread to thread.
+fn any_fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let any = RandomState::new().hash_one(());
+    f64::from(u32::try_from(any >> 32).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 fn run_all(queue: Vec<OnCommit>) {

@@ -10,6 +10,9 @@ use diesel::result::{DatabaseErrorKind, Error as DieselError};
 /// The cause of an [`Error`], as the library or the receiver underneath reported it.
 pub type Source = Box<dyn error::Error + Send + Sync>;
 
+/// How SQLite and PostgreSQL say that somebody else holds a lock for too long.
+const LOCKED: [&str; 3] = ["database is locked", "database table is locked", "canceling statement due to lock timeout"];
+
 /// What the functions of this crate return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -34,6 +37,12 @@ pub enum Error {
     /// Others hold the connection or the write lock, and did not let go in time. Trying again later may work.
     Busy {
         /// What the pool or the database said.
+        source: Source,
+    },
+    /// Another transaction was in the way, and this one was given up for it: a deadlock, or a serialisation failure of
+    /// PostgreSQL. Run it again, as [`Database::write_again`](crate::Database::write_again) does.
+    InTheWay {
+        /// What the database said.
         source: Source,
     },
     /// A migration could not be applied or reverted. Nothing of it stays behind.
@@ -129,6 +138,7 @@ impl fmt::Display for Error {
                 "the database is busy; try again, and keep slow work out of transactions \
                  (inside Database::write use the db it gives, a second Database::write waits for the first)",
             ),
+            Error::InTheWay { .. } => f.write_str("another transaction was in the way; run this one again"),
             Error::Migration { .. } => {
                 f.write_str("a migration failed and was rolled back; repair it and migrate again")
             }
@@ -155,6 +165,7 @@ impl error::Error for Error {
         match self {
             Error::Connect { source, .. }
             | Error::Busy { source }
+            | Error::InTheWay { source }
             | Error::Migration { source }
             | Error::Unique { source, .. }
             | Error::Refused { source, .. }
@@ -182,11 +193,12 @@ impl From<DieselError> for Error {
                     unique_field(information.message(), information.table_name(), information.constraint_name());
                 Error::Unique { field, source: Box::new(error) }
             }
-            // SQLite has no kind of its own for SQLITE_BUSY; these are its two texts for it.
-            DatabaseErrorKind::Unknown if information.message().starts_with("database is locked") => {
-                Error::Busy { source: Box::new(error) }
+            DatabaseErrorKind::SerializationFailure => Error::InTheWay { source: Box::new(error) },
+            // Diesel has no kinds for these and hides their codes. PostgreSQL says them in the server's language.
+            DatabaseErrorKind::Unknown if information.message() == "deadlock detected" => {
+                Error::InTheWay { source: Box::new(error) }
             }
-            DatabaseErrorKind::Unknown if information.message().starts_with("database table is locked") => {
+            DatabaseErrorKind::Unknown if LOCKED.iter().any(|text| information.message().starts_with(text)) => {
                 Error::Busy { source: Box::new(error) }
             }
             _ => Error::Database { source: error },

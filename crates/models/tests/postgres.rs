@@ -88,6 +88,77 @@ fn of_two_who_save_the_same_row_one_hears_of_the_conflict() {
 }
 
 #[test]
+fn a_deadlock_is_solved_by_running_one_of_the_two_again() {
+    let database = database();
+    let ids = ["0", "0"].map(|title| database.write(|db| insert(db, title)).unwrap().id);
+    let both_hold_one = std::sync::Barrier::new(2);
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for order in [[ids[0], ids[1]], [ids[1], ids[0]]] {
+            let (database, both_hold_one, tries) = (&database, &both_hold_one, &tries);
+            scope.spawn(move || {
+                let mut is_first_try = true;
+                let count = |db: &mut larder_models::Db| {
+                    tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    for (position, id) in order.into_iter().enumerate() {
+                        let add = format!("UPDATE object SET title = (title::int + 1)::text WHERE id = {id}");
+                        db.conn().batch_execute(&add)?;
+                        if position == 0 && std::mem::take(&mut is_first_try) {
+                            both_hold_one.wait();
+                        }
+                    }
+                    Ok(())
+                };
+                database.write_again(count).unwrap();
+            });
+        }
+    });
+    let titles = ids.map(|id| database.read(|db| Object::get(db, id)).unwrap().title);
+    assert_eq!(titles, ["2", "2"]);
+    assert_eq!(tries.into_inner(), 3, "one of them was run again");
+}
+
+#[test]
+fn serializable_transactions_that_cross_are_run_again() {
+    let database = database();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let count = |db: &mut larder_models::Db| {
+                        db.conn().batch_execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")?;
+                        let title = Object::count(db)?.to_string();
+                        insert(db, &title)
+                    };
+                    // More tries than one call makes: four of them are in each other's way all the time.
+                    while let Err(error) = database.write_again(count) {
+                        assert!(matches!(error, Error::InTheWay { .. }), "{error:?}");
+                    }
+                }
+            });
+        }
+    });
+    let mut titles: Vec<u32> =
+        database.read(Object::published).unwrap().iter().map(|object| object.title.parse().unwrap()).collect();
+    titles.sort_unstable();
+    assert_eq!(titles, (0..20).collect::<Vec<_>>(), "each saw what the one before it had counted");
+}
+
+#[test]
+fn a_lock_that_is_not_let_go_of_is_busy() {
+    let database = database();
+    let object = database.write(|db| insert(db, "Pan")).unwrap();
+    let busy = database.write(|db| {
+        db.conn().batch_execute(&format!("SELECT 1 FROM object WHERE id = {} FOR UPDATE", object.id))?;
+        Ok(database.write(|db| {
+            db.conn().batch_execute("SET LOCAL lock_timeout = 50")?;
+            object.delete(db)
+        }))
+    });
+    assert!(matches!(busy, Ok(Err(Error::Busy { .. }))), "{busy:?}");
+}
+
+#[test]
 fn a_server_that_is_not_there_is_named_with_what_to_do() {
     let error = Database::open("postgres://larder:secret@127.0.0.1:1/larder", Signals::new()).unwrap_err();
     assert!(matches!(&error, Error::Connect { .. }), "{error:?}");
