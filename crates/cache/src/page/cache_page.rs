@@ -78,8 +78,10 @@ impl CachePage {
         self
     }
 
-    /// Says that the page is the same for everyone, so that requests with a session or `Authorization` share it too.
-    /// It must then not show whose request it answers. Responses that set a cookie are still not stored.
+    /// Says that the page is the same for everyone, so that requests with a session or `Authorization` share it too. When it is
+    /// made to be kept, middleware inside of [`PageCache`](super::PageCache) and the view do not see who asks: no
+    /// `Authorization`, and of the cookies only those that the mark varies by. Responses that set a cookie are still not
+    /// stored.
     #[must_use]
     pub fn public(mut self) -> Self {
         self.rule.public = true;

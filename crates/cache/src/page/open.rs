@@ -18,8 +18,8 @@ use actix_web::{
     dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform, forward_ready},
     error::ErrorInternalServerError,
     http::header::{
-        AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, COOKIE, ContentType, ETAG, EXPIRES, HeaderMap, HeaderName,
-        HeaderValue, LAST_MODIFIED, PROXY_AUTHORIZATION,
+        AGE, CACHE_CONTROL, CONTENT_ENCODING, ContentType, ETAG, EXPIRES, HeaderMap, HeaderName, HeaderValue,
+        LAST_MODIFIED,
     },
     web,
 };
@@ -29,8 +29,8 @@ use super::{
     cache_page::{pages_alone, refuse_early_tags},
     invalidation::{self, Unsafe},
     pages::{self, Around, LookedUp, OPEN_PAGE, Pages, Rule, State, open_prefix},
-    pending::Pending,
-    policy::{PageOutcome, conditional, request},
+    pending::{Pending, forget_visitor},
+    policy::{PageOutcome, conditional},
 };
 use crate::{
     error::Causes,
@@ -279,10 +279,11 @@ where
 {
     pending.read_tags(request.request()).await;
     refuse_early_tags(&mut pending, &request).await;
-    pending.neutralise(&mut request, pages);
     // Middleware around may ask for them afterwards; they are remembered with what it left in the request.
     let _ = request.cookies();
+    pending.neutralise(&mut request, pages);
     forget_visitor(request.headers_mut(), rule);
+    conditional::strip(request.headers_mut());
     pending.prepare(&mut request, pages);
     let stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
     let key = pending.key_in_making();
@@ -303,30 +304,6 @@ where
         outcome.map(|outcome| extensions.insert(outcome));
     }
     Ok(made)
-}
-
-/// Takes from a request what says who asks, but for what the rule keeps pages apart by.
-fn forget_visitor(headers: &mut HeaderMap, rule: &Rule) {
-    conditional::strip(headers);
-    let keeps = |name| rule.vary_on_headers.contains(name);
-    for name in [AUTHORIZATION, PROXY_AUTHORIZATION].iter().filter(|name| !keeps(name)) {
-        headers.remove(name);
-    }
-    if keeps(&COOKIE) {
-        return;
-    }
-    let mut kept = Vec::new();
-    for (name, value) in request::cookies(headers) {
-        if rule.vary_on_cookies.iter().any(|cookie| cookie.as_bytes() == name) {
-            kept.push([name, value].join(&b'='));
-        }
-    }
-    headers.remove(COOKIE);
-    if let Ok(kept) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
-        && !kept.is_empty()
-    {
-        headers.insert(COOKIE, kept);
-    }
 }
 
 /// Calls the view, which may answer with an open page, and makes sure that what comes is what it made.

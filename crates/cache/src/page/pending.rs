@@ -14,7 +14,7 @@ use actix_web::{
         Method, StatusCode, Uri,
         header::{
             ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, DATE, ETAG, HeaderMap, HeaderName,
-            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, X_FORWARDED_FOR,
+            HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, PROXY_AUTHORIZATION, X_FORWARDED_FOR,
         },
     },
 };
@@ -30,6 +30,7 @@ use super::{
     policy::{
         Forward, NotStored, PageOutcome, coding, conditional,
         freshness::Freshness,
+        request as asking,
         response::{self, StoringRules},
     },
     private::{PageTags, Taint},
@@ -134,7 +135,8 @@ impl Pending {
     }
 
     /// Takes from a request what does not count in its key, so that neither middleware nor view can make anything of it: the
-    /// parameters that do not count, and what strangers say of proxies. Tells whether there was any.
+    /// parameters that do not count, what strangers say of proxies, and who asks for a page that is the same for everyone.
+    /// Tells whether there was any.
     pub(super) fn neutralise(&self, request: &mut ServiceRequest, pages: &Pages) -> bool {
         if self.loading.is_none() {
             return false;
@@ -142,7 +144,9 @@ impl Pending {
         let is_trusted = pages.is_trusted(&self.rule, request);
         let uri = pages.parts(&self.rule, is_trusted).target(request.uri()).parse::<Uri>();
         let uri = uri.ok().filter(|uri| uri.path_and_query() != request.uri().path_and_query());
-        let mut had_any = uri.is_some();
+        // What is the same for everyone cannot be made of what says who asks.
+        let mut had_any = self.rule.public && !self.rule.is_open() && forget_visitor(request.headers_mut(), &self.rule);
+        had_any |= uri.is_some();
         if let Some(uri) = uri {
             request.head_mut().uri = uri;
         }
@@ -535,6 +539,33 @@ impl Pending {
             Err(_) => Err(NotStored::Store),
         }
     }
+}
+
+/// Takes from a request what says who asks, but for what the rule keeps pages apart by. Tells whether it
+/// said anything.
+pub(super) fn forget_visitor(headers: &mut HeaderMap, rule: &Rule) -> bool {
+    let mut had_any = false;
+    let keeps = |name| rule.vary_on_headers.contains(name);
+    for name in [AUTHORIZATION, PROXY_AUTHORIZATION].iter().filter(|name| !keeps(name)) {
+        had_any |= headers.remove(name).count() > 0;
+    }
+    if keeps(&COOKIE) {
+        return had_any;
+    }
+    let mut kept = Vec::new();
+    for (name, value) in asking::cookies(headers) {
+        match rule.vary_on_cookies.iter().any(|cookie| cookie.as_bytes() == name) {
+            true => kept.push([name, value].join(&b'=')),
+            false => had_any = true,
+        }
+    }
+    headers.remove(COOKIE);
+    if let Ok(kept) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
+        && !kept.is_empty()
+    {
+        headers.insert(COOKIE, kept);
+    }
+    had_any
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

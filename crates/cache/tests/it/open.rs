@@ -186,6 +186,39 @@ async fn the_page_is_made_once_and_filled_for_each() {
 }
 
 #[actix_web::test]
+async fn a_page_that_is_public_is_made_without_a_session() {
+    async fn view(request: HttpRequest, session: Session) -> String {
+        let visits = session.get::<u32>("visits").unwrap();
+        format!("{visits:?} {:?}", request.cookie("name").map(|cookie| cookie.value().to_owned()))
+    }
+    let caches = caches();
+    let session = SessionMiddleware::builder(CookieSessionStore::default(), Key::from(&[7; 64]));
+    let app = init_service(
+        App::new()
+            .app_data(web::Data::new(templates(&caches, PAGE)))
+            .service(web::resource("/public").wrap(cache_page(300).public()).to(view))
+            .service(web::resource("/visit").to(async |session: Session| {
+                session.insert("visits", 1).unwrap();
+                ""
+            }))
+            .wrap(session.cookie_secure(false).build())
+            .wrap(PageCache::new(caches)),
+    )
+    .await;
+    let visit = send!(@ &app, TestRequest::with_uri("/visit"), "ann");
+    let session =
+        visit.headers.get(header::SET_COOKIE).unwrap().to_str().unwrap().split(';').next().unwrap().to_owned();
+    let seen = async || {
+        let request = TestRequest::with_uri("/public").cookie(Cookie::parse_encoded(session.clone()).unwrap());
+        send!(@ &app, request, "ann").body
+    };
+    // Its session was read before the worker knew that the view is public: then nothing is kept.
+    assert_eq!(seen().await, "Some(1) Some(\"ann\")");
+    assert_eq!((seen().await.as_str(), seen().await.as_str()), ("None None", "None None"));
+    assert_eq!(send!(@ &app, TestRequest::with_uri("/public"), "ben").body, "None None");
+}
+
+#[actix_web::test]
 async fn fifty_visitors_of_a_cold_page_have_it_made_once() {
     let (caches, runs) = (caches(), Arc::new(Runs::default()));
     let app = app!(&caches, &runs, mark().holes(visitor), PageCache::new(caches.clone()));
