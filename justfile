@@ -29,8 +29,11 @@ check: (system-packages "build")
     @command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; run: cargo install --locked cargo-deny"; exit 1; }
     cargo deny check bans licenses sources
 
-# Measure hits against a raw handler: just bench, or just bench --check to fail where too little is reached
+# Measure hits against a raw handler, and models against diesel alone; with --check it fails where too little is reached
 bench *arguments: (system-packages "build" "test" "bench")
+    cargo bench --package larder-models --all-features --bench bench --no-run
+    # On one processor, with the server: which one wakes which would be most of the figure.
+    taskset --cpu-list 0 cargo bench --package larder-models --all-features --bench bench
     cargo bench --package larder-cache --all-features --bench bench -- {{ arguments }}
 
 # Feed a parser with what nobody thought of: request_fields, response_fields, query, entry, page, template, address

@@ -11,7 +11,10 @@ mod watched;
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,7 +30,8 @@ use crate::{
     chance::Chance,
     clock::Clock,
     codec::{self, Content, pack_integer},
-    envelope::{Codec, Envelope, MAX_TAG_BYTES, MAX_TAGS, Payload, TagList, TagVersion},
+    dependencies,
+    envelope::{Codec, Envelope, MAX_TAG_BYTES, MAX_TAGS, Payload, Remark, TagList, TagVersion},
     error::{Error, Result},
     events::{Journal, MissReason, What},
     generation::Generations,
@@ -35,6 +39,7 @@ use crate::{
     load::LoadOptions,
     tags::{self, Remembered},
     timeout::{Expiry, Timeout},
+    transaction,
 };
 #[cfg(feature = "page")]
 use crate::{clock::Timestamp, generation::EVERY_VERSION};
@@ -68,6 +73,8 @@ pub(crate) struct Alias {
     /// Tags whose invalidation was told to some servers and not to others.
     pub(crate) half_told: Mutex<BTreeSet<String>>,
     pub(crate) notes: Notes,
+    /// Whether what others invalidate is heard of later here than where they share a store.
+    pub(crate) hears_late: AtomicBool,
 }
 
 /// How a value is kept.
@@ -252,7 +259,7 @@ impl Alias {
         match self.store.delete(&final_key) {
             Ok(was_there) => {
                 let entries = usize::from(was_there);
-                self.journal.note(key, What::Invalidated { cause, entries, removed: None });
+                self.journal.note(key, What::Invalidated { cause, entries, removed: &[], may_be_more: true });
                 Ok(was_there)
             }
             Err(error) => {
@@ -269,7 +276,7 @@ impl Alias {
         self.journal.note_all(
             keys,
             match &result {
-                Ok(count) => What::Invalidated { cause, entries: *count, removed: None },
+                Ok(count) => What::Invalidated { cause, entries: *count, removed: &[], may_be_more: true },
                 Err(error) => What::InvalidationFailed { cause, error },
             },
         );
@@ -285,7 +292,10 @@ impl Alias {
         let Some(key) = keys.first() else { return Ok(0) };
         match &result {
             Ok(0) => {}
-            Ok(entries) => self.journal.note(key, What::Invalidated { cause, entries: *entries, removed: None }),
+            Ok(entries) => {
+                let what = What::Invalidated { cause, entries: *entries, removed: &[], may_be_more: true };
+                self.journal.note(key, what);
+            }
             Err(error) => self.journal.note(key, What::InvalidationFailed { cause, error }),
         }
         result
@@ -342,9 +352,9 @@ impl Alias {
             match &result {
                 Ok(()) => {
                     let removed = self.remembered.take(name);
-                    let labels = removed.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-                    let (entries, removed) = (removed.len(), (!labels.is_empty()).then_some(&*labels));
-                    self.journal.note(&key, What::Invalidated { cause, entries, removed });
+                    let (entries, removed) = (removed.len(), removed.into_iter().collect::<Vec<_>>());
+                    let may_be_more = self.capabilities.sharing != crate::backend::Sharing::Process;
+                    self.journal.note(&key, What::Invalidated { cause, entries, removed: &removed, may_be_more });
                 }
                 Err(error) => self.journal.note(&key, What::InvalidationFailed { cause, error }),
             }
@@ -388,6 +398,16 @@ impl Alias {
 
     fn half_told(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.half_told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whether what is here may be behind what the caller makes, which more will see than this store.
+    pub(crate) fn may_be_behind(&self) -> bool {
+        self.hears_late.load(Ordering::Relaxed) && dependencies::is_making_for_more_than(self.capabilities.sharing)
+    }
+
+    /// Tells whether who loads something here does it for himself, and stores nothing.
+    pub(crate) fn works_alone(&self) -> bool {
+        !self.capabilities.stores || transaction::is_open() || self.may_be_behind()
     }
 
     pub(crate) fn incr(&self, key: &Key<'_>, version: i64, delta: i64) -> Result<i64> {
@@ -590,6 +610,9 @@ struct Until {
 /// Refuses tags that an entry has no room for.
 fn check_tags(names: &[String]) -> Result<()> {
     let invalid = |name: &str, reason: String| Err(Error::InvalidKey { key: name.to_owned(), reason });
+    if let Some(name) = names.iter().find(|name| Remark::is_name(name)) {
+        return invalid(name, "a tag does not begin with the character U+0001".to_owned());
+    }
     match names.iter().find(|name| name.len() > MAX_TAG_BYTES) {
         Some(name) => {
             invalid(&name.chars().take(32).collect::<String>(), format!("a tag has at most {MAX_TAG_BYTES} bytes"))

@@ -119,10 +119,11 @@ pub struct Replacement<'a> {
     pub expiry: Expiry,
 }
 
-/// Who sees what one process stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who sees what one process stores; the narrowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Sharing {
     /// This process alone.
+    #[default]
     Process,
     /// All processes on this machine.
     Machine,

@@ -21,7 +21,7 @@ mod turn;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -38,6 +38,7 @@ use crate::{
     alias::{Alias, Copies, Found},
     backend::{Capabilities, Stats},
     codec::{self, Content, Format},
+    dependencies::{self, There},
     envelope::Codec,
     error::{Error, Result},
     events::{Counted, Counts, GroupStats},
@@ -506,7 +507,9 @@ impl Cache {
             return operation(&self.blocking);
         }
         let permit = self.permit()?;
+        let levels = self.blocking.alias.hears_late.load(Ordering::Relaxed).then(dependencies::levels);
         let guarded = move |cache: &BlockingCache| {
+            let _there = levels.map(There::enter);
             let result = operation(cache);
             drop(permit);
             result

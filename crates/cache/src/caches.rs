@@ -345,6 +345,7 @@ fn cache(settings: &AliasSettings, store: Box<dyn Backend>, clock: Clock, journa
         remembered: Default::default(),
         tickets: Default::default(),
         half_told: Default::default(),
+        hears_late: Default::default(),
         notes: Default::default(),
     })
 }

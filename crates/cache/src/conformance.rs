@@ -150,6 +150,7 @@ macro_rules! conformance {
             what_is_refreshed_early_while_its_row_changes_is_never_served,
             what_is_refreshed_in_the_background_while_its_row_changes_is_never_served,
             tags_found_while_loading_invalidate,
+            what_is_made_of_an_entry_depends_on_what_that_does,
             what_is_loaded_while_a_tag_that_it_finds_is_invalidated_is_never_served,
             no_reader_sees_less_than_was_invalidated_before_he_asked,
             of_many_callers_in_three_processes_one_loads,

@@ -15,7 +15,7 @@
 //! 36  CRC-32 of everything else, u32
 //! 40  generation of the alias, u64; see `generation.rs`
 //! 48  if there is a ticket: its token u64, until when it is valid u64
-//!     per tag: length u16, name, version u64
+//!     per tag: length u16, name, version u64; names that begin with U+0001 are no tags but remarks, of version 0
 //!     the payload; compressed, its length before that as u32, then a zstd frame
 //! ```
 //! Numbers are little-endian, moments are milliseconds since 1970. Counters have no envelope: a store's own `incr` must
@@ -59,6 +59,18 @@ pub(crate) struct TagVersion {
     pub(crate) name: String,
     pub(crate) version: u64,
 }
+
+/// What an entry says of itself beside its tags, for what it becomes part of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remark {
+    /// It is one visitor's.
+    Private,
+    /// It was made for this field of the request.
+    Vary(String),
+}
+
+/// What the names of remarks begin with.
+const REMARK: char = '\u{1}';
 
 /// Who is loading the value, and until when nobody else shall try. Token 0 is nobody: a refresh failed just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,6 +259,26 @@ fn compress(bytes: &Bytes) -> Option<Bytes> {
     (packed.len() < bytes.len()).then(|| packed.freeze())
 }
 
+impl Remark {
+    /// Returns the name that stands for it in the place of a tag.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Remark::Private => format!("{REMARK}private"),
+            Remark::Vary(field) => format!("{REMARK}vary:{field}"),
+        }
+    }
+
+    /// Reads such a name. An unknown one makes an entry private: nobody knows what it says.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        let remark = name.strip_prefix(REMARK)?;
+        Some(remark.strip_prefix("vary:").map_or(Remark::Private, |field| Remark::Vary(field.to_owned())))
+    }
+
+    pub(crate) fn is_name(name: &str) -> bool {
+        name.starts_with(REMARK)
+    }
+}
+
 impl TagList {
     pub(crate) fn new(tags: &[TagVersion]) -> Self {
         let mut bytes = BytesMut::new();
@@ -266,7 +298,22 @@ impl TagList {
         self.count == 0
     }
 
+    /// Returns the tags, without the remarks.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.all().filter(|(name, _)| !Remark::is_name(name))
+    }
+
+    /// Returns the remarks that stand among the tags.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = Remark> {
+        self.all().filter_map(|(name, _)| Remark::of(name))
+    }
+
+    /// Returns the names of tags and remarks.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all().map(|(name, _)| name.to_owned()).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, u64)> {
         let mut rest = &self.bytes[..];
         std::iter::from_fn(move || {
             let (name, version, left) = split_tag(rest)?;

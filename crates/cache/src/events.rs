@@ -56,12 +56,26 @@ pub enum MissReason {
     OtherType,
     /// The store does not answer.
     Unavailable,
+    /// The transaction that is open on the caller's thread has changed it.
+    Uncommitted,
+    /// What others invalidate is heard of later here than in the store of what is made of it.
+    Behind,
 }
 
 impl MissReason {
     /// The names of all reasons, in the order in which they are counted.
-    pub(crate) const NAMES: [&'static str; 8] =
-        ["absent", "expired", "tag_changed", "cleared", "loading", "unreadable", "other_type", "unavailable"];
+    pub(crate) const NAMES: [&'static str; 10] = [
+        "absent",
+        "expired",
+        "tag_changed",
+        "cleared",
+        "loading",
+        "unreadable",
+        "other_type",
+        "unavailable",
+        "uncommitted",
+        "behind",
+    ];
 
     /// Returns the reason as one word, for metrics.
     pub fn name(&self) -> &'static str {
@@ -78,6 +92,8 @@ impl MissReason {
             MissReason::Unreadable(_) => 5,
             MissReason::OtherType => 6,
             MissReason::Unavailable => 7,
+            MissReason::Uncommitted => 8,
+            MissReason::Behind => 9,
         }
     }
 }
@@ -93,6 +109,8 @@ impl Display for MissReason {
             MissReason::Unreadable(why) => write!(f, "{why}"),
             MissReason::OtherType => f.write_str("holds another type"),
             MissReason::Unavailable => f.write_str("store does not answer"),
+            MissReason::Uncommitted => f.write_str("changed in the open transaction"),
+            MissReason::Behind => f.write_str("may be behind the store of what is made of it"),
         }
     }
 }
@@ -178,7 +196,9 @@ pub enum What<'a> {
         /// How many entries the store had; for a tag, how many this process knows.
         entries: usize,
         /// The names of those that this process knows.
-        removed: Option<&'a str>,
+        removed: &'a [String],
+        /// Whether other processes may have had some that this one does not know.
+        may_be_more: bool,
     },
     /// A value was made stale by hand.
     Expired {
@@ -226,6 +246,8 @@ impl fmt::Debug for What<'_> {
 impl What<'_> {
     fn level(&self) -> Level {
         match self {
+            // Nobody had anything to lose.
+            What::Invalidated { entries: 0, may_be_more: false, .. } => Level::Debug,
             What::Invalidated { .. } | What::Expired { .. } | What::Cleared { .. } | What::StoreAnswers { .. } => {
                 Level::Info
             }
@@ -285,10 +307,12 @@ impl What<'_> {
             }
             What::NotStored { reason } => field("reason", reason),
             What::Overtaken { cost } => field("cost_us", &cost.as_micros()),
-            What::Invalidated { cause: why, entries, removed } => {
+            What::Invalidated { cause: why, entries, removed, .. } => {
                 cause(why, field);
                 field("entries", entries);
-                removed.iter().for_each(|names| field("removed", names));
+                if !removed.is_empty() {
+                    field("removed", &removed.join(", "));
+                }
             }
             What::Expired { cause: why } | What::Cleared { cause: why, .. } => cause(why, field),
             What::InvalidationFailed { cause: why, error } => {
@@ -567,14 +591,14 @@ mod tests {
     fn each_key_of_a_batch_is_counted_and_remembered() {
         let journal = Journal::new("default", Clock::system(), Vec::new().into());
         let keys = ["a", "b"].map(Key::from);
-        journal.note_all(&keys, What::Invalidated { cause: Some("test"), entries: 1, removed: None });
+        journal.note_all(&keys, What::Invalidated { cause: Some("test"), entries: 1, removed: &[], may_be_more: true });
         let invalidated = journal.groups().iter().map(|group| group.invalidations).sum::<u64>();
         assert_eq!((journal.counts().invalidations, invalidated), (2, 2));
         let error = Error::unavailable("memcached", "refused");
         let failed = Some("while it was away");
         journal.note_all(&keys, What::InvalidationFailed { cause: failed, error: &error });
         assert_eq!(journal.last_invalidation(&keys[1]).unwrap().cause.as_deref(), failed);
-        journal.note_all(&[], What::Invalidated { cause: None, entries: 0, removed: None });
+        journal.note_all(&[], What::Invalidated { cause: None, entries: 0, removed: &[], may_be_more: true });
         assert_eq!(journal.last_invalidation(&"c".into()), None);
     }
 

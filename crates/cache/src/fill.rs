@@ -7,7 +7,6 @@
 
 use std::{
     any::Any,
-    cell::RefCell,
     collections::HashMap,
     fmt,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -15,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::Notify, task::futures::TaskLocalFuture, time::timeout};
+use tokio::{sync::Notify, time::timeout};
 
 /// How long nobody waits for a key whose value could not be kept.
 const FUTILE_FOR: Duration = Duration::from_secs(10);
@@ -178,56 +177,6 @@ impl Drop for Fill {
     }
 }
 
-tokio::task_local! {
-    /// The keys that the current task is loading, the outermost first.
-    static LOADING: Vec<String>;
-}
-
-thread_local! {
-    /// The same for a thread that loads by itself.
-    static LOADING_HERE: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Tells whether a key is being loaded by the task or thread that asks.
-pub(crate) fn is_loading(key: &str) -> bool {
-    let in_task = LOADING.try_with(|keys| keys.iter().any(|loading| loading == key));
-    in_task.unwrap_or(false) || LOADING_HERE.with_borrow(|keys| keys.iter().any(|loading| loading == key))
-}
-
-/// Tells whether the task or thread that asks is loading anything.
-pub(crate) fn is_loading_any() -> bool {
-    LOADING.try_with(|keys| !keys.is_empty()).unwrap_or(false) || LOADING_HERE.with_borrow(|keys| !keys.is_empty())
-}
-
-/// Makes a task know what it loads, beside what the task knows that started it.
-pub(crate) fn loading<F: Future>(load: F, keys: impl IntoIterator<Item = String>) -> TaskLocalFuture<Vec<String>, F> {
-    let mut all = LOADING.try_with(Clone::clone).unwrap_or_default();
-    all.extend(LOADING_HERE.with_borrow(Clone::clone));
-    all.extend(keys);
-    LOADING.scope(all, load)
-}
-
-/// Makes this thread know what it loads, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct LoadingHere(String);
-
-impl LoadingHere {
-    pub(crate) fn new(key: &str) -> Self {
-        LOADING_HERE.with_borrow_mut(|keys| keys.push(key.to_owned()));
-        LoadingHere(key.to_owned())
-    }
-}
-
-impl Drop for LoadingHere {
-    fn drop(&mut self) {
-        LOADING_HERE.with_borrow_mut(|keys| {
-            if let Some(last) = keys.iter().rposition(|key| *key == self.0) {
-                keys.remove(last);
-            }
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -312,15 +261,5 @@ mod tests {
         let Turn::Wait(flight) = fills.join("key", Caller::Blocking) else { panic!("there is one") };
         assert!(flight.wait_blocking(Duration::from_millis(10)).is_none());
         assert!(block_on(flight.wait(Duration::from_millis(10))).is_none());
-    }
-
-    #[test]
-    fn a_task_and_a_thread_know_what_they_load() {
-        assert!(!is_loading("key"));
-        let here = LoadingHere::new("key");
-        let inner = loading(async { is_loading("key") && is_loading("inner") }, ["inner".to_owned()]);
-        drop(here);
-        assert!(!is_loading("key"));
-        assert!(block_on(inner));
     }
 }

@@ -17,6 +17,7 @@ pub mod clock;
 mod codec;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod dependencies;
 mod envelope;
 mod error;
 pub mod events;
@@ -35,6 +36,7 @@ mod tags;
 #[cfg(feature = "template")]
 pub mod template;
 mod timeout;
+pub mod transaction;
 
 pub use cache::{BlockingCache, Cache};
 pub use caches::{BackendContext, Caches, CachesBuilder};

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{clock::Timestamp, timeout::Timeout};
+use crate::{clock::Timestamp, dependencies::Noted, timeout::Timeout};
 
 /// How long a failed refresh is not tried again, unless the options say otherwise.
 pub const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -256,6 +256,8 @@ pub(crate) struct Chosen {
     pub(crate) do_not_store: bool,
     /// Whether the value is the old one.
     pub(crate) is_unchanged: bool,
+    /// What the value turned out to be made of.
+    pub(crate) noted: Noted,
 }
 
 impl Choices {
@@ -263,8 +265,9 @@ impl Choices {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn take(&self) -> Chosen {
-        std::mem::take(&mut *self.lock())
+    /// Returns them with what else was noted while the value was loaded.
+    pub(crate) fn take(&self, noted: Noted) -> Chosen {
+        Chosen { noted, ..std::mem::take(&mut *self.lock()) }
     }
 }
 

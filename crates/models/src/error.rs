@@ -99,6 +99,13 @@ pub enum Error {
         /// What the encoder said.
         source: Source,
     },
+    /// Data could not be loaded or dumped; see [`Data`](crate::Data).
+    Data {
+        /// Which row: `object 7`.
+        record: String,
+        /// Why.
+        source: Source,
+    },
     /// Anything else that the database refused.
     Database {
         /// What the database said.
@@ -155,6 +162,7 @@ impl fmt::Display for Error {
             Error::Refused { cause, receiver, .. } => write!(f, "receiver \"{receiver}\" refused {cause}"),
             Error::Aborted { .. } => f.write_str("the transaction was given up and rolled back"),
             Error::Encoding { what, .. } => write!(f, "cannot read or write {what} as JSON"),
+            Error::Data { record, .. } => write!(f, "cannot take {record}"),
             Error::Database { .. } => f.write_str("the database refused a statement"),
         }
     }
@@ -170,7 +178,8 @@ impl error::Error for Error {
             | Error::Unique { source, .. }
             | Error::Refused { source, .. }
             | Error::Aborted { source }
-            | Error::Encoding { source, .. } => Some(&**source),
+            | Error::Encoding { source, .. }
+            | Error::Data { source, .. } => Some(&**source),
             Error::Database { source } => Some(source),
             Error::UnsupportedUrl { .. }
             | Error::ReadOnly { .. }

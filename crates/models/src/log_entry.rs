@@ -2,7 +2,7 @@
 //!
 //! Entries are written in the transaction of the change they tell of, and never change. They send no signals.
 
-use std::fmt;
+use std::{convert::Infallible, fmt};
 
 use diesel::prelude::*;
 use jiff::Timestamp;
@@ -10,8 +10,10 @@ use serde::Serialize;
 
 use crate::{
     db::Db,
-    error::{Error, Result, Source},
+    error::{Error, Result},
+    invalidation::of_row,
     model::{Change, Model},
+    row,
     schema::log_entry,
     time,
 };
@@ -48,21 +50,12 @@ impl fmt::Display for Action {
     }
 }
 
-impl TryFrom<String> for Action {
-    type Error = Source;
-
-    fn try_from(word: String) -> Result<Self, Source> {
-        let all = [Action::Added, Action::Changed, Action::Deleted];
-        let found = all.into_iter().find(|action| action.as_str() == word);
-        found.ok_or_else(|| format!("\"{word}\" is no action of a log entry").into())
-    }
-}
-
 /// An entry of the history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Queryable, Selectable, Identifiable)]
-#[diesel(table_name = log_entry)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Queryable, Selectable, Identifiable, Insertable, AsChangeset)]
+#[diesel(table_name = log_entry, treat_none_as_null = true)]
 pub struct LogEntry {
     /// The primary key.
+    #[diesel(skip_insertion)]
     pub id: i64,
     /// Who did it. `None` if no user did, or the user was deleted since.
     pub user_id: Option<i64>,
@@ -72,9 +65,8 @@ pub struct LogEntry {
     pub object_id: i64,
     /// What the object was called then.
     pub object_repr: String,
-    /// What was done.
-    #[diesel(deserialize_as = String)]
-    pub action: Action,
+    /// What was done, as [`Action::as_str`] says it.
+    pub action: String,
     /// What changed, as the JSON of a list of [`Change`]; see [`LogEntry::changes`].
     pub changes: String,
     /// When, in milliseconds since 1970.
@@ -119,21 +111,13 @@ impl LogEntry {
             model: M::NAME.to_owned(),
             object_id: object.pk(),
             object_repr: object.label().chars().take(MAX_REPR_CHARS).collect(),
-            action,
+            action: action.as_str().to_owned(),
             changes: serde_json::to_string(changes).map_err(encoding)?,
             created: db.now().as_millisecond(),
         };
-        let values = (
-            log_entry::user_id.eq(entry.user_id),
-            log_entry::model.eq(&entry.model),
-            log_entry::object_id.eq(entry.object_id),
-            log_entry::object_repr.eq(&entry.object_repr),
-            log_entry::action.eq(action.as_str()),
-            log_entry::changes.eq(&entry.changes),
-            log_entry::created.eq(entry.created),
-        );
-        entry.id =
-            diesel::insert_into(log_entry::table).values(values).returning(log_entry::id).get_result(db.conn())?;
+        entry.id = db.quietly(|conn| entry.insert_row(conn))?;
+        // Whoever reads the log of a transaction looks for what was changed, not for this.
+        db.queue_rows(Self::TABLE, String::new(), of_row(entry.id, None, Some(&entry)));
         Ok(entry)
     }
 
@@ -167,6 +151,20 @@ impl LogEntry {
     /// Returns when it was.
     pub fn created_at(&self) -> Timestamp {
         time::from_column(self.created)
+    }
+}
+
+impl Model for LogEntry {
+    row!(LogEntry in log_entry, fields = [user_id, model, object_id, object_repr, action, changes]);
+    /// Entries are made by [`LogEntry::record`].
+    type New = Infallible;
+
+    fn draft(new: Infallible, _now: Timestamp) -> Self {
+        match new {}
+    }
+
+    fn label(&self) -> String {
+        format!("{} {}", self.action, self.object_repr)
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
+    marker::PhantomData,
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc, PoisonError, RwLock,
@@ -19,13 +20,23 @@ use std::{
 use crate::{
     db::{Db, panic_text},
     error::{Error, Result, Source, chain},
+    link::Link,
+    log_entry::Action,
     model::{Change, Model},
 };
 
-type PreSave<M> = Arc<dyn Fn(&mut Db, &mut Saving<M>) -> Result<(), Source> + Send + Sync>;
-type PostSave<M> = Arc<dyn Fn(&Saved<M>) -> Result<(), Source> + Send + Sync>;
-type PreDelete<M> = Arc<dyn Fn(&mut Db, &Deleting<M>) -> Result<(), Source> + Send + Sync>;
-type PostDelete<M> = Arc<dyn Fn(&Deleted<M>) -> Result<(), Source> + Send + Sync>;
+/// Runs inside the transaction, may change the event and refuse it.
+type Changing<E> = Arc<dyn Fn(&mut Db, &mut E) -> Result<(), Source> + Send + Sync>;
+/// Runs inside the transaction and may refuse it.
+type Strict<E> = Arc<dyn Fn(&mut Db, &E) -> Result<(), Source> + Send + Sync>;
+/// Runs after the commit.
+type Robust<E> = Arc<dyn Fn(&E) -> Result<(), Source> + Send + Sync>;
+
+/// Something that receivers hear of.
+pub(crate) trait Event: Send + 'static {
+    /// Names it for log lines.
+    fn cause(&self) -> String;
+}
 
 /// An object is about to be stored; `pre_save` receivers may still change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +56,7 @@ pub struct Saved<M> {
     pub object: M,
     /// Whether it is new.
     pub created: bool,
-    /// The fields that differ from the row before. All of them if the object is new, none if it was saved unchanged.
+    /// The fields that differ from the row before. Those that are not null if the object is new, none if it was saved unchanged.
     pub changed: Vec<Change>,
 }
 
@@ -63,6 +74,29 @@ pub struct Deleting<M> {
 pub struct Deleted<M> {
     /// The object as it was stored.
     pub object: M,
+}
+
+/// Several rows were written at once: by [`Model::bulk_insert`], [`Model::bulk_update`], [`Model::update_where`],
+/// [`Model::delete_where`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BulkChanged<M> {
+    /// What was done.
+    pub action: Action,
+    /// The primary keys of the rows.
+    pub pks: Vec<i64>,
+    pub(crate) model: PhantomData<M>,
+}
+
+/// The links of an object were changed; see [`Link`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LinksChanged<L> {
+    /// The pairs of primary keys that are linked now, left and right.
+    pub added: Vec<(i64, i64)>,
+    /// The pairs that no longer are.
+    pub removed: Vec<(i64, i64)>,
+    pub(crate) link: PhantomData<L>,
 }
 
 impl<M: Model> Saving<M> {
@@ -98,6 +132,32 @@ impl<M: Model> Deleted<M> {
     }
 }
 
+impl<M: Model> BulkChanged<M> {
+    /// Names the event for log lines: `bulk_changed Object (12 rows)`.
+    pub fn cause(&self) -> String {
+        format!("bulk_changed {} ({} rows)", M::NAME, self.pks.len())
+    }
+}
+
+impl<L: Link> LinksChanged<L> {
+    /// Names the event for log lines: `links_changed ObjectLabel (2 added, 1 removed)`.
+    pub fn cause(&self) -> String {
+        format!("links_changed {} ({} added, {} removed)", L::NAME, self.added.len(), self.removed.len())
+    }
+}
+
+macro_rules! events {
+    ($($event:ident of $what:ident),*) => {
+        $(impl<T: $what> Event for $event<T> {
+            fn cause(&self) -> String {
+                $event::cause(self)
+            }
+        })*
+    };
+}
+
+events!(Saving of Model, Saved of Model, Deleting of Model, Deleted of Model, BulkChanged of Model, LinksChanged of Link);
+
 /// Who wants to know what. Cheap to clone; clones share the receivers.
 ///
 /// A receiver is connected under an id, once: connecting the same id to the same signal of the same model again
@@ -105,8 +165,10 @@ impl<M: Model> Deleted<M> {
 /// disconnect receivers, that counts from the next event on.
 ///
 /// # Differences from Django
-/// `post_save` and `post_delete` come after the commit instead of inside the transaction, their errors never reach
-/// the caller of the save, and receivers are kept until they are disconnected, as if Django's `weak` were false.
+/// What comes after a write comes after the commit instead of inside the transaction, and its errors never reach the
+/// caller of the write; the receivers of the names with `_strict` run inside the transaction, as Django's do, and their
+/// errors roll it back. Writes of several rows at once have a signal too. Receivers are kept until they are disconnected, as
+/// if Django's `weak` were false.
 ///
 /// # Examples
 /// ```
@@ -129,21 +191,16 @@ pub struct Signals {
 
 #[derive(Default)]
 struct Inner {
-    receivers: RwLock<HashMap<(TypeId, Kind), Vec<Receiver>>>,
+    /// By the type of the receiver, which says which event it wants and when.
+    receivers: RwLock<HashMap<TypeId, Vec<Receiver>>>,
     failures: AtomicU64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    PreSave,
-    PostSave,
-    PreDelete,
-    PostDelete,
 }
 
 struct Receiver {
     uid: Cow<'static, str>,
-    /// One of the four function types above, as its kind says.
+    /// The signal it was connected to.
+    signal: &'static str,
+    /// One of the three function types above.
     call: Box<dyn Any + Send + Sync>,
 }
 
@@ -162,7 +219,7 @@ impl Signals {
         uid: impl Into<Cow<'static, str>>,
         receiver: impl Fn(&mut Db, &mut Saving<M>) -> Result<(), Source> + Send + Sync + 'static,
     ) -> bool {
-        self.connect::<M, PreSave<M>>(Kind::PreSave, uid.into(), Arc::new(receiver))
+        self.connect::<Changing<Saving<M>>>("pre_save", uid.into(), Arc::new(receiver))
     }
 
     /// Connects a receiver that runs after the commit of each insert and update of a model.
@@ -174,7 +231,18 @@ impl Signals {
         uid: impl Into<Cow<'static, str>>,
         receiver: impl Fn(&Saved<M>) -> Result<(), Source> + Send + Sync + 'static,
     ) -> bool {
-        self.connect::<M, PostSave<M>>(Kind::PostSave, uid.into(), Arc::new(receiver))
+        self.connect::<Robust<Saved<M>>>("post_save", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs inside the transaction after each insert and update of a model, and may refuse it.
+    ///
+    /// The rules are those of [`Signals::pre_save`].
+    pub fn post_save_strict<M: Model>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&mut Db, &Saved<M>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Strict<Saved<M>>>("post_save_strict", uid.into(), Arc::new(receiver))
     }
 
     /// Connects a receiver that runs inside the transaction before each delete of a model, and may refuse it.
@@ -185,7 +253,7 @@ impl Signals {
         uid: impl Into<Cow<'static, str>>,
         receiver: impl Fn(&mut Db, &Deleting<M>) -> Result<(), Source> + Send + Sync + 'static,
     ) -> bool {
-        self.connect::<M, PreDelete<M>>(Kind::PreDelete, uid.into(), Arc::new(receiver))
+        self.connect::<Strict<Deleting<M>>>("pre_delete", uid.into(), Arc::new(receiver))
     }
 
     /// Connects a receiver that runs after the commit of each delete of a model.
@@ -196,7 +264,64 @@ impl Signals {
         uid: impl Into<Cow<'static, str>>,
         receiver: impl Fn(&Deleted<M>) -> Result<(), Source> + Send + Sync + 'static,
     ) -> bool {
-        self.connect::<M, PostDelete<M>>(Kind::PostDelete, uid.into(), Arc::new(receiver))
+        self.connect::<Robust<Deleted<M>>>("post_delete", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs inside the transaction after each delete of a model, and may refuse it.
+    ///
+    /// The rules are those of [`Signals::pre_save`].
+    pub fn post_delete_strict<M: Model>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&mut Db, &Deleted<M>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Strict<Deleted<M>>>("post_delete_strict", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs after the commit of each write of several rows of a model at once, which sends none of
+    /// the signals above.
+    ///
+    /// The rules are those of [`Signals::post_save`].
+    pub fn bulk_changed<M: Model>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&BulkChanged<M>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Robust<BulkChanged<M>>>("bulk_changed", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs inside the transaction after each write of several rows of a model at once, and may
+    /// refuse it.
+    ///
+    /// The rules are those of [`Signals::pre_save`].
+    pub fn bulk_changed_strict<M: Model>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&mut Db, &BulkChanged<M>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Strict<BulkChanged<M>>>("bulk_changed_strict", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs after the commit of each change of many-to-many links.
+    ///
+    /// The rules are those of [`Signals::post_save`].
+    pub fn links_changed<L: Link>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&LinksChanged<L>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Robust<LinksChanged<L>>>("links_changed", uid.into(), Arc::new(receiver))
+    }
+
+    /// Connects a receiver that runs inside the transaction after each change of many-to-many links, and may refuse it.
+    ///
+    /// The rules are those of [`Signals::pre_save`].
+    pub fn links_changed_strict<L: Link>(
+        &self,
+        uid: impl Into<Cow<'static, str>>,
+        receiver: impl Fn(&mut Db, &LinksChanged<L>) -> Result<(), Source> + Send + Sync + 'static,
+    ) -> bool {
+        self.connect::<Strict<LinksChanged<L>>>("links_changed_strict", uid.into(), Arc::new(receiver))
     }
 
     /// Removes an id from all signals of all models, and tells whether it was connected to any.
@@ -213,46 +338,43 @@ impl Signals {
         self.inner.failures.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn send_pre_save<M: Model>(&self, db: &mut Db, event: &mut Saving<M>) -> Result<()> {
-        for (uid, receiver) in self.receivers::<M, PreSave<M>>(Kind::PreSave) {
+    /// Asks the receivers that may change an event.
+    pub(crate) fn prepare<E: Event>(&self, db: &mut Db, event: &mut E) -> Result<()> {
+        for (uid, receiver) in self.receivers::<Changing<E>>() {
             receiver(db, event).map_err(|error| refused(event.cause(), &uid, error))?;
         }
         Ok(())
     }
 
-    pub(crate) fn send_post_save<M: Model>(&self, event: &Saved<M>) {
-        for (uid, receiver) in self.receivers::<M, PostSave<M>>(Kind::PostSave) {
-            self.guard(|| event.cause(), &uid, || receiver(event));
-        }
-    }
-
-    pub(crate) fn send_pre_delete<M: Model>(&self, db: &mut Db, event: &Deleting<M>) -> Result<()> {
-        for (uid, receiver) in self.receivers::<M, PreDelete<M>>(Kind::PreDelete) {
+    /// Asks the receivers that may refuse an event.
+    pub(crate) fn ask<E: Event>(&self, db: &mut Db, event: &E) -> Result<()> {
+        for (uid, receiver) in self.receivers::<Strict<E>>() {
             receiver(db, event).map_err(|error| refused(event.cause(), &uid, error))?;
         }
         Ok(())
     }
 
-    pub(crate) fn send_post_delete<M: Model>(&self, event: &Deleted<M>) {
-        for (uid, receiver) in self.receivers::<M, PostDelete<M>>(Kind::PostDelete) {
+    /// Tells the receivers after the commit of an event.
+    pub(crate) fn tell<E: Event>(&self, event: &E) {
+        for (uid, receiver) in self.receivers::<Robust<E>>() {
             self.guard(|| event.cause(), &uid, || receiver(event));
         }
     }
 
-    fn connect<M: Model, F: Send + Sync + 'static>(&self, kind: Kind, uid: Cow<'static, str>, receiver: F) -> bool {
+    fn connect<F: Send + Sync + 'static>(&self, signal: &'static str, uid: Cow<'static, str>, receiver: F) -> bool {
         let mut receivers = self.inner.receivers.write().unwrap_or_else(PoisonError::into_inner);
-        let list = receivers.entry((TypeId::of::<M>(), kind)).or_default();
+        let list = receivers.entry(TypeId::of::<F>()).or_default();
         if list.iter().any(|connected| connected.uid == uid) {
             return false;
         }
-        list.push(Receiver { uid, call: Box::new(receiver) });
+        list.push(Receiver { uid, signal, call: Box::new(receiver) });
         true
     }
 
     /// Returns a copy of the list, so that no lock is held while receivers run.
-    fn receivers<M: Model, F: Clone + 'static>(&self, kind: Kind) -> Vec<(Cow<'static, str>, F)> {
+    fn receivers<F: Clone + 'static>(&self) -> Vec<(Cow<'static, str>, F)> {
         let receivers = self.inner.receivers.read().unwrap_or_else(PoisonError::into_inner);
-        let list = receivers.get(&(TypeId::of::<M>(), kind)).map_or(&[][..], Vec::as_slice);
+        let list = receivers.get(&TypeId::of::<F>()).map_or(&[][..], Vec::as_slice);
         let typed = |receiver: &Receiver| Some((receiver.uid.clone(), receiver.call.downcast_ref::<F>()?.clone()));
         list.iter().filter_map(typed).collect()
     }
@@ -272,8 +394,7 @@ impl Signals {
 impl fmt::Debug for Signals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let receivers = self.inner.receivers.read().unwrap_or_else(PoisonError::into_inner);
-        let uids: Vec<_> =
-            receivers.iter().flat_map(|((_, kind), list)| list.iter().map(move |one| (kind, &one.uid))).collect();
+        let uids: Vec<_> = receivers.values().flatten().map(|receiver| (receiver.signal, &receiver.uid)).collect();
         f.debug_struct("Signals").field("receivers", &uids).field("failures", &self.failures()).finish()
     }
 }

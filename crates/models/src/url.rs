@@ -13,6 +13,20 @@ pub(crate) enum Target {
     Postgres(String),
 }
 
+impl Target {
+    /// Returns it with the wish to be told, within eight seconds, that a server is silent.
+    pub(crate) fn noticing_silence(&self) -> Self {
+        let Target::Postgres(url) = self else { return self.clone() };
+        if url.contains("tcp_user_timeout") {
+            return self.clone();
+        }
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let wishes =
+            "connect_timeout=5&tcp_user_timeout=8000&keepalives_idle=2&keepalives_interval=2&keepalives_count=3";
+        Target::Postgres(format!("{url}{separator}{wishes}"))
+    }
+}
+
 /// Reads a database url.
 pub(crate) fn parse(url: &str) -> Result<Target> {
     let unsupported = |reason: String| Err(Error::UnsupportedUrl { url: redact(url), reason });

@@ -5,12 +5,17 @@ use std::{fmt, sync::LazyLock};
 
 use diesel::prelude::*;
 use jiff::Timestamp;
+use larder_cache::dependencies::depends_on;
 use serde::Serialize;
 
 use crate::{
-    db::{Connection, Db},
+    db::Db,
     error::{Invalid, Result},
-    model::{Field, Model},
+    group::UserGroup,
+    invalidation::table_tag,
+    link::{Link, Side},
+    model::Model,
+    row,
     schema::user,
     time,
 };
@@ -41,6 +46,10 @@ pub struct User {
     pub is_active: bool,
     /// When the user was added, in milliseconds since 1970.
     pub created: i64,
+    /// Whether this user may do everything, without being in a group that may.
+    pub is_superuser: bool,
+    /// The row version: 1, and one more with each save.
+    pub version: i64,
 }
 
 /// What a new [`User`] is made from.
@@ -52,6 +61,8 @@ pub struct NewUser {
     pub password: Password,
     /// Whether the admin pages are open to this user.
     pub is_staff: bool,
+    /// Whether this user may do everything there.
+    pub is_superuser: bool,
 }
 
 /// A password as it is stored: an Argon2 hash with its salt.
@@ -94,7 +105,7 @@ impl User {
     ///
     /// let database = Database::open("sqlite::memory:", Signals::new())?;
     /// database.migrate()?;
-    /// let anna = NewUser { username: "anna".into(), password: Password::new("quince jelly")?, is_staff: true };
+    /// let anna = NewUser { username: "anna".into(), password: Password::new("quince jelly")?, is_staff: true, is_superuser: false };
     /// database.write(|db| User::create(db, anna))?;
     /// let user = database.read(|db| User::verify(db, "anna", "quince jelly"))?;
     /// assert!(user.is_some_and(|user| user.is_staff));
@@ -104,11 +115,28 @@ impl User {
         Self::insert(db, new)
     }
 
+    /// Makes an empty one, to be filled in.
+    pub fn blank(now: Timestamp) -> User {
+        let new = NewUser {
+            username: String::new(),
+            password: Password(String::new()),
+            is_staff: false,
+            is_superuser: false,
+        };
+        User::draft(new, now)
+    }
+
+    /// Sets a new password, which is stored when the user is saved.
+    pub fn replace_password(&mut self, password: Password) {
+        self.password = password.0;
+    }
+
     /// Loads a user by name, or `None` if there is none.
     ///
     /// # Errors
     /// What the database says.
     pub fn by_username(db: &mut Db, username: &str) -> Result<Option<User>> {
+        depends_on([table_tag(User::TABLE)]);
         let query = user::table.filter(user::username.eq(username)).select(User::as_select());
         Ok(query.first(db.conn()).optional()?)
     }
@@ -119,7 +147,7 @@ impl User {
     /// As [`Model::save`].
     pub fn set_password(&mut self, db: &mut Db, password: Password) -> Result<()> {
         let mut changed = self.clone();
-        changed.password = password.0;
+        changed.replace_password(password);
         changed.save(db)?;
         *self = changed;
         Ok(())
@@ -169,30 +197,22 @@ impl fmt::Debug for User {
 }
 
 impl Model for User {
-    const NAME: &'static str = "User";
-    const TABLE: &'static str = "user";
+    row!(User in user, fields = [username, is_staff, is_active, is_superuser], secret = [password], version = version);
     type New = NewUser;
 
-    fn pk(&self) -> i64 {
-        self.id
-    }
-
-    fn set_pk(&mut self, pk: i64) {
-        self.id = pk;
-    }
-
     fn draft(new: NewUser, now: Timestamp) -> Self {
-        let NewUser { username, password: Password(password), is_staff } = new;
-        User { id: 0, username, password, is_staff, is_active: true, created: now.as_millisecond() }
+        let NewUser { username, password: Password(password), is_staff, is_superuser } = new;
+        let created = now.as_millisecond();
+        User { id: 0, username, password, is_staff, is_active: true, created, is_superuser, version: 1 }
     }
 
-    fn fields(&self) -> Vec<Field> {
-        vec![
-            Field::new("username", self.username.as_str()),
-            Field::secret("password", self.password.as_str()),
-            Field::new("is_staff", self.is_staff),
-            Field::new("is_active", self.is_active),
-        ]
+    fn stamp(&mut self, _now: Timestamp) {
+        self.version += 1;
+    }
+
+    fn before_delete(&self, db: &mut Db) -> Result<()> {
+        UserGroup::clear(db, Side::Left, self.id)?;
+        Ok(())
     }
 
     fn validate(&self) -> Result<(), Invalid> {
@@ -203,6 +223,9 @@ impl Model for User {
         } else if chars > MAX_USERNAME_CHARS {
             invalid.add("username", format!("Use at most {MAX_USERNAME_CHARS} characters, this has {chars}."));
         }
+        if self.password.is_empty() {
+            invalid.add("password", "Enter a password.");
+        }
         if self.username.trim() != self.username || self.username.chars().any(char::is_control) {
             invalid.add("username", "Leave out spaces at the ends, and line breaks.");
         }
@@ -211,21 +234,5 @@ impl Model for User {
 
     fn label(&self) -> String {
         self.username.clone()
-    }
-
-    fn select_row(conn: &mut Connection, pk: i64) -> QueryResult<Option<Self>> {
-        user::table.find(pk).select(User::as_select()).first(conn).optional()
-    }
-
-    fn insert_row(&self, conn: &mut Connection) -> QueryResult<i64> {
-        diesel::insert_into(user::table).values(self).returning(user::id).get_result(conn)
-    }
-
-    fn update_row(&self, _seen: &Self, conn: &mut Connection) -> QueryResult<usize> {
-        diesel::update(user::table.find(self.id)).set(self).execute(conn)
-    }
-
-    fn delete_row(&self, conn: &mut Connection) -> QueryResult<usize> {
-        diesel::delete(user::table.find(self.id)).execute(conn)
     }
 }

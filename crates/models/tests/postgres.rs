@@ -1,17 +1,30 @@
 //! What the crate promises, tried on PostgreSQL.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in test functions, not in the helpers beside them")]
+#![expect(clippy::print_stdout, reason = "some tests say what they measured")]
 
 mod cases;
 
-use std::sync::LazyLock;
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, connection::SimpleConnection, sql_query, sql_types::Text};
 use larder_models::{Connection, Database, Error, Model, Object, Signals, testing::PostgresServer};
 
-use crate::cases::{database, insert};
+use crate::cases::{database, insert, invalidation::own_memory};
 
 static SERVER: LazyLock<PostgresServer> = LazyLock::new(PostgresServer::start);
+
+/// Whether databases of [`open_alone`] have a use for the outbox.
+const HAS_OUTBOX: bool = true;
 
 /// A database without tables that nobody else uses.
 fn open_alone(signals: Signals) -> Database {
@@ -183,4 +196,113 @@ fn connections_that_the_server_has_closed_are_replaced() {
         assert_eq!(database.read(Object::count).unwrap(), 1);
     }
     database.write(|db| insert(db, "Next")).unwrap();
+}
+
+/// Stands between a process and the server, and can stop passing on what they say.
+struct Proxy {
+    url: String,
+    is_stuck: Arc<AtomicBool>,
+    /// Whether the next one who commits is cut off, and his COMMIT passed on a moment later.
+    cuts_commits: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn before(url: &str) -> Self {
+        let (user, rest) = url.split_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{user}@{}/{database}", listener.local_addr().unwrap());
+        let (is_stuck, cuts_commits) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (server, stuck, cuts) = (server.to_owned(), Arc::clone(&is_stuck), Arc::clone(&cuts_commits));
+        thread::spawn(move || {
+            for client in listener.incoming() {
+                let (client, server) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+                for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)]
+                {
+                    let (stuck, cuts) = (Arc::clone(&stuck), Arc::clone(&cuts));
+                    thread::spawn(move || {
+                        let mut buffer = [0; 4096];
+                        while let Ok(count @ 1..) = from.read(&mut buffer) {
+                            while stuck.load(Ordering::Relaxed) {
+                                thread::sleep(Duration::from_millis(5));
+                            }
+                            let is_commit = buffer[..count].windows(6).any(|text| text == b"COMMIT");
+                            if is_commit && cuts.swap(false, Ordering::Relaxed) {
+                                from.shutdown(Shutdown::Both).unwrap();
+                                thread::sleep(Duration::from_millis(100));
+                            }
+                            if to.write_all(&buffer[..count]).is_err() {
+                                break;
+                            }
+                        }
+                        let _closed = to.shutdown(Shutdown::Both);
+                    });
+                }
+            }
+        });
+        Proxy { url, is_stuck, cuts_commits }
+    }
+}
+
+#[test]
+fn who_cannot_ask_the_server_is_behind_by_ten_seconds_at_most() {
+    let url = SERVER.new_database();
+    let writer = Database::open(&url, Signals::new()).unwrap().with_caches(&own_memory());
+    writer.migrate().unwrap();
+    let mut pan = writer.write(|db| insert(db, "Pan")).unwrap();
+
+    let proxy = Proxy::before(&url);
+    let caches = own_memory();
+    let behind = Database::open(&proxy.url, Signals::new()).unwrap().with_caches(&caches);
+    let cache = caches.default_cache().blocking();
+    let title = || cache.get_or_set("title", 600, || behind.read(|db| Ok(Object::get(db, pan.id)?.title))).unwrap();
+    assert_eq!(title(), "Pan");
+    thread::sleep(Duration::from_millis(300));
+    proxy.is_stuck.store(true, Ordering::Relaxed);
+    let mut edited = pan.clone();
+    edited.title = "Jam pan".to_owned();
+    writer.write(|db| edited.save(db)).unwrap();
+    let saved = Instant::now();
+    while cache.has_key("title").unwrap() {
+        assert!(saved.elapsed() < Duration::from_secs(15), "it is still there");
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(saved.elapsed() < Duration::from_millis(10_500), "{:?}", saved.elapsed());
+    println!("a cache that heard nothing was cleared after {:?}", saved.elapsed());
+
+    proxy.is_stuck.store(false, Ordering::Relaxed);
+    assert_eq!(title(), "Jam pan");
+    pan = edited;
+    pan.title = "Skillet".to_owned();
+    writer.write(|db| pan.clone().save(db)).unwrap();
+    let saved = Instant::now();
+    while cache.has_key("title").unwrap() {
+        assert!(saved.elapsed() < Duration::from_secs(3), "it hears again");
+        thread::sleep(Duration::from_millis(1));
+    }
+    println!("it heard again after {:?}", saved.elapsed());
+}
+
+#[test]
+fn a_commit_that_comes_after_its_connection_broke_is_told() {
+    let proxy = Proxy::before(&SERVER.new_database());
+    let caches = own_memory();
+    let database = Database::open(&proxy.url, Signals::new()).unwrap().with_caches(&caches);
+    database.migrate().unwrap();
+    let pan = database.write(|db| insert(db, "Pan")).unwrap();
+    let cache = caches.default_cache().blocking();
+    let title = || cache.get_or_set("title", 600, || database.read(|db| Ok(Object::get(db, pan.id)?.title))).unwrap();
+    assert_eq!(title(), "Pan");
+    thread::sleep(Duration::from_millis(300));
+    let mut edited = pan.clone();
+    edited.title = "Jam pan".to_owned();
+    proxy.cuts_commits.store(true, Ordering::Relaxed);
+    assert!(database.write(|db| edited.save(db)).is_err(), "nobody knows whether it was stored");
+    // What is read now may be what was.
+    title();
+    let cut = Instant::now();
+    while title() != "Jam pan" {
+        assert!(cut.elapsed() < Duration::from_secs(5), "it is shown as it was");
+        thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::cases::insert;
 
+/// Whether databases of [`open_alone`] have a use for the outbox.
+const HAS_OUTBOX: bool = false;
+
 /// A database without tables that nobody else uses.
 fn open_alone(signals: Signals) -> Database {
     Database::open("sqlite::memory:", signals).unwrap()

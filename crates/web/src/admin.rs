@@ -1,17 +1,26 @@
-//! The admin: sign in, list, add, change and delete objects. Nothing here is ever cached.
+//! The admin: sign in, and the pages that are made from the descriptions of the models. Nothing here is ever cached.
 
 mod csrf;
+mod describe;
+mod form;
 mod history;
 mod index;
+mod list;
 mod login;
-mod objects;
+mod models;
+mod registry;
 mod staff;
+
+use std::sync::LazyLock;
 
 use actix_web::{middleware::DefaultHeaders, web};
 
 use crate::failure::{Failure, NEVER_CACHED};
 
-use self::staff::Staff;
+use self::{registry::Registered, staff::Staff};
+
+/// The models of the admin.
+static MODELS: LazyLock<Vec<Box<dyn Registered>>> = LazyLock::new(models::all);
 
 /// All addresses of the admin. Those that do not exist answer as those that do: sign in first.
 pub fn routes(config: &mut web::ServiceConfig) {
@@ -21,23 +30,32 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .service(web::resource("/login/").route(web::get().to(login::form)).route(web::post().to(login::sign_in)))
             .service(web::resource("/logout/").route(web::post().to(login::sign_out)))
             .service(web::resource("/").route(web::get().to(index::index)))
-            .service(web::resource("/objects/").route(web::get().to(objects::list)))
+            .service(web::resource("/{model}/").route(web::get().to(list::list)))
+            .service(web::resource("/{model}/export/").route(web::get().to(list::export)))
+            .service(web::resource("/{model}/action/").route(web::post().to(list::act)))
             .service(
-                web::resource("/objects/add/")
-                    .route(web::get().to(objects::add_form))
-                    .route(web::post().to(objects::add)),
+                web::resource("/{model}/add/").route(web::get().to(form::add_form)).route(web::post().to(form::add)),
             )
             .service(
-                web::resource(r"/objects/{id:\d+}/change/")
-                    .route(web::get().to(objects::change_form))
-                    .route(web::post().to(objects::change)),
+                web::resource(r"/{model}/{id:\d+}/change/")
+                    .route(web::get().to(form::change_form))
+                    .route(web::post().to(form::change)),
             )
             .service(
-                web::resource(r"/objects/{id:\d+}/delete/")
-                    .route(web::get().to(objects::delete_form))
-                    .route(web::post().to(objects::delete)),
+                web::resource(r"/{model}/{id:\d+}/delete/")
+                    .route(web::get().to(form::delete_form))
+                    .route(web::post().to(form::delete)),
             )
             .service(web::redirect("", "/admin/"))
             .default_service(web::to(|_: Staff| async { Err::<String, _>(Failure::NotFound) })),
     );
+}
+
+/// Returns the model of an address.
+///
+/// # Errors
+/// [`Failure::NotFound`].
+fn find(path: &str) -> Result<&'static dyn Registered, Failure> {
+    let found = MODELS.iter().find(|model| model.names().path == path);
+    found.map(|model| &**model).ok_or(Failure::NotFound)
 }

@@ -17,10 +17,7 @@ use larder_cache::{
     Caches,
     page::{PageCache, PageOutcome, TRACKING, cache_page, policy::request},
 };
-use larder_models::{
-    Database, Signals,
-    invalidation::{self, ANY_OBJECT_TAG},
-};
+use larder_models::{Database, Signals, Watch};
 use log::{debug, info};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -49,7 +46,7 @@ pub struct Parts {
     pub settings: Settings,
     /// The table of caches.
     pub caches: Caches,
-    /// The models' database, whose hooks invalidate in these caches.
+    /// The models' database, whose writes invalidate in these caches.
     pub database: Database,
 }
 
@@ -60,9 +57,9 @@ impl Parts {
     /// Settings that cannot be used, a database that cannot be opened.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
         let caches = settings.open_caches()?;
-        let signals = Signals::new();
-        invalidation::connect(&signals, &caches);
-        let database = Database::open(&settings.database_url, signals)?;
+        // Nothing that is cached shows a session.
+        let watch = Watch::new().ignore(["session"]);
+        let database = Database::open(&settings.database_url, Signals::new())?.with_caches(&caches).watch(watch);
         Ok(Parts { settings, caches, database })
     }
 }
@@ -150,14 +147,9 @@ pub(crate) fn page_cache(caches: &Caches, settings: &Settings) -> PageCache {
         .compress(true)
         .debug(server.debug);
     match &settings.site_cache {
-        Some(site) => page_cache.site(
-            // Which pages show objects the site cannot know: an edit throws away all of them.
-            cache_page(site.seconds)
-                .alias(&site.alias)
-                .key_prefix(&site.key_prefix)
-                .clients(0)
-                .tags(|_| vec![ANY_OBJECT_TAG.to_owned()]),
-        ),
+        Some(site) => {
+            page_cache.site(cache_page(site.seconds).alias(&site.alias).key_prefix(&site.key_prefix).clients(0))
+        }
         None => page_cache,
     }
 }

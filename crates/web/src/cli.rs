@@ -10,6 +10,8 @@ macro_rules! say {
 
 mod cache;
 mod check;
+mod data;
+mod migrate;
 mod serve;
 mod users;
 
@@ -19,7 +21,7 @@ use clap::{Parser, Subcommand};
 use larder_cache::backend::{Options, database};
 use larder_models::{Database, Signals};
 
-use crate::{logging, settings::Settings};
+use crate::{app::Parts, logging, settings::Settings};
 
 /// A web app whose pages are cached at four levels, and whose admin invalidates them.
 #[derive(Parser)]
@@ -41,7 +43,25 @@ enum Command {
         demo: bool,
     },
     /// Bring the database up to date
-    Migrate,
+    Migrate {
+        #[command(subcommand)]
+        command: Option<migrate::Command>,
+    },
+    /// Write categories, labels and objects as JSON
+    ///
+    /// Accounts, sessions and the history are left out.
+    Dumpdata {
+        /// Which of category, label, object and object_label; all unless named
+        models: Vec<String>,
+        /// The file to write to; standard output unless named
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Store what dumpdata wrote, in place of rows with the same keys, and invalidate what shows them
+    Loaddata {
+        /// The file, or - for standard input
+        file: PathBuf,
+    },
     /// Make a staff account, or give it a new password
     ///
     /// The password is asked for, or taken from the environment variable LARDER_SUPERUSER_PASSWORD.
@@ -85,7 +105,17 @@ fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::load(arguments.config.as_deref())?;
     match arguments.command {
         Command::Serve { demo } => serve::serve(settings, demo)?,
-        Command::Migrate => migrate(&open_database(&settings)?)?,
+        Command::Migrate { command } => migrate::run(&open_with_caches(settings)?, command.as_ref())?,
+        Command::Dumpdata { models, output } => {
+            let database = open_database(&settings)?;
+            require_migrations(&database)?;
+            data::dump(&database, &models, output.as_deref())?;
+        }
+        Command::Loaddata { file } => {
+            let database = open_with_caches(settings)?;
+            require_migrations(&database)?;
+            data::load(&database, &file)?;
+        }
         Command::Createsuperuser { username } => {
             let database = open_database(&settings)?;
             require_migrations(&database)?;
@@ -102,20 +132,16 @@ fn open_database(settings: &Settings) -> anyhow::Result<Database> {
     Ok(Database::open(&settings.database_url, Signals::new())?)
 }
 
+/// Opens the database for commands whose writes the app is to hear of.
+fn open_with_caches(settings: Settings) -> anyhow::Result<Database> {
+    Ok(Parts::open(settings)?.database)
+}
+
 fn require_migrations(database: &Database) -> anyhow::Result<()> {
     match database.migrations_status()?.iter().find(|migration| !migration.applied) {
         Some(pending) => anyhow::bail!("the database lacks migration {}; run `larder migrate`", pending.name),
         None => Ok(()),
     }
-}
-
-fn migrate(database: &Database) -> anyhow::Result<()> {
-    let applied = database.migrate()?;
-    applied.iter().for_each(|name| say!("applied migration {name}"));
-    if applied.is_empty() {
-        say!("the database is up to date");
-    }
-    Ok(())
 }
 
 fn create_cache_tables(settings: &Settings, dry_run: bool) -> anyhow::Result<()> {

@@ -27,6 +27,8 @@ pub enum Failure {
         /// The path to come back to.
         next: String,
     },
+    /// The visitor is signed in, and may not do this.
+    Forbidden,
     /// The slow API answered with an error, or not at all.
     UpstreamFailed(String),
     /// The slow API refused because it was asked too often.
@@ -54,6 +56,11 @@ impl Failure {
                 "Go back, reload the page, and send the form again. Cookies must be allowed.",
             ],
             Failure::SignIn { .. } => ["Sign in", "This page is for staff.", "Sign in and come back."],
+            Failure::Forbidden => [
+                "Not allowed",
+                "Your account may not do this.",
+                "Ask somebody who looks after the accounts to put you into a group that may.",
+            ],
             Failure::UpstreamFailed(_) => [
                 "The API does not answer",
                 "The page needs data from another server, which is down or answers with an error.",
@@ -99,7 +106,7 @@ impl ResponseError for Failure {
         match self {
             Failure::NotFound => StatusCode::NOT_FOUND,
             Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Failure::Csrf => StatusCode::FORBIDDEN,
+            Failure::Csrf | Failure::Forbidden => StatusCode::FORBIDDEN,
             Failure::SignIn { .. } => StatusCode::SEE_OTHER,
             Failure::UpstreamFailed(_) | Failure::UpstreamLimited => StatusCode::BAD_GATEWAY,
             Failure::UpstreamSlow => StatusCode::GATEWAY_TIMEOUT,

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
+pub mod effects;
 pub mod error_pages;
 pub mod failure;
 pub mod logging;

@@ -17,7 +17,7 @@ use larder_cache::template::Context;
 use larder_models::{Database, Session as Row, User};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
+use crate::{effects::Effects, failure::Failure};
 
 /// The name of the session cookie, which the page cache knows.
 pub const COOKIE: &str = "larder_session";
@@ -170,6 +170,9 @@ pub struct Message {
     pub text: String,
     /// Where it leads.
     pub link: Option<Link>,
+    /// What it threw out of the caches.
+    #[serde(default)]
+    pub effects: Effects,
 }
 
 /// The link of a [`Message`].
@@ -184,12 +187,23 @@ pub struct Link {
 impl Message {
     /// Makes a message that something worked.
     pub fn success(text: impl Into<String>) -> Self {
-        Message { level: "success".to_owned(), text: text.into(), link: None }
+        Message::new("success", text)
     }
 
     /// Makes a message that something is not as expected.
     pub fn warning(text: impl Into<String>) -> Self {
-        Message { level: "warning".to_owned(), text: text.into(), link: None }
+        Message::new("warning", text)
+    }
+
+    fn new(level: &str, text: impl Into<String>) -> Self {
+        Message { level: level.to_owned(), text: text.into(), link: None, effects: Effects::default() }
+    }
+
+    /// Says what it threw out of the caches.
+    #[must_use]
+    pub fn effects(mut self, effects: Effects) -> Self {
+        self.effects = effects;
+        self
     }
 
     /// Adds a link.

@@ -14,6 +14,8 @@ use larder_cache::{
 };
 use toml::{Table, Value};
 
+use crate::effects::Notes;
+
 /// Read if it is there and no other file is named.
 pub const DEFAULT_FILE: &str = "larder.toml";
 
@@ -134,7 +136,7 @@ impl Settings {
     /// # Errors
     /// Every problem with what a cache points to, such as a folder that cannot be made.
     pub fn open_caches(&self) -> Result<Caches, SettingsError> {
-        Caches::builder().aliases(self.caches.clone()).database_url(&self.database_url).build()
+        Caches::builder().aliases(self.caches.clone()).database_url(&self.database_url).observer(Notes).build()
     }
 }
 

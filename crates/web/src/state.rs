@@ -6,6 +6,7 @@ use actix_web::{HttpResponse, http::header::ContentType, web};
 use jiff::Timestamp;
 use larder_cache::{
     Caches,
+    dependencies::carry,
     template::{Context, Lazy, OpenPage, TemplateError, Templates},
 };
 use larder_models::{Database, Db};
@@ -13,7 +14,11 @@ use serde::Serialize;
 use tera::{Kwargs, TeraResult};
 use tokio::sync::Semaphore;
 
-use crate::{failure::Failure, settings::Settings};
+use crate::{
+    effects::{Effects, noting},
+    failure::Failure,
+    settings::Settings,
+};
 
 /// Settings, caches, database, templates and the client for the slow API. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -44,7 +49,7 @@ impl State {
         queries: impl FnOnce(&mut Db) -> larder_models::Result<T> + Send + 'static,
     ) -> Result<T, Failure> {
         let database = self.database.clone();
-        Ok(web::block(move || database.read(queries)).await??)
+        Ok(web::block(carry(move || database.read(queries))).await??)
     }
 
     /// Runs queries that write in one transaction on the blocking pool. Hooks have run when it returns.
@@ -58,6 +63,21 @@ impl State {
         let database = self.database.clone();
         let pool_is_gone = |error: actix_web::error::BlockingError| larder_models::Error::abort(error.to_string());
         web::block(move || database.write(queries)).await.map_err(pool_is_gone)?
+    }
+
+    /// Does what [`write`](State::write) does, and returns what was thrown out of the caches.
+    ///
+    /// # Errors
+    /// As [`write`](State::write).
+    pub async fn write_noting<T: Send + 'static>(
+        &self,
+        queries: impl FnOnce(&mut Db) -> larder_models::Result<T> + Send + 'static,
+    ) -> larder_models::Result<(T, Effects)> {
+        let database = self.database.clone();
+        let write = move || noting(|| database.write(queries));
+        let (done, effects) =
+            web::block(write).await.map_err(|error| larder_models::Error::abort(error.to_string()))?;
+        Ok((done?, effects))
     }
 
     /// Renders a template without cache blocks and lazy values.
@@ -90,7 +110,7 @@ impl State {
     ) -> Result<HttpResponse, Failure> {
         let context = Context::from_serialize(context).map_err(Failure::internal)?;
         let templates = self.templates.clone();
-        let rendered = web::block(move || templates.render_with(template, &context, lazy)).await?;
+        let rendered = web::block(carry(move || templates.render_with(template, &context, lazy))).await?;
         Ok(html(rendered?))
     }
 }

@@ -13,12 +13,13 @@ use crate::{
     },
     clock::{Tick, Timestamp},
     codec::Content,
+    dependencies,
     envelope::{Envelope, TagList},
     error::Result,
     events::MissReason,
-    fill,
     key::Key,
     timeout::Expiry,
+    transaction,
 };
 
 /// What a look-up came to.
@@ -42,7 +43,7 @@ pub(crate) enum Copies {
 impl Copies {
     /// Says what the task or thread that asks needs.
     pub(crate) fn for_caller() -> Self {
-        if fill::is_loading_any() { Copies::WillNot } else { Copies::Will }
+        if dependencies::is_making_any() { Copies::WillNot } else { Copies::Will }
     }
 }
 
@@ -65,6 +66,7 @@ pub(crate) struct Hit {
     /// Until when somebody has the right to load it again.
     pub(crate) held_until: Option<Timestamp>,
     pub(crate) stored_bytes: usize,
+    pub(crate) tags: TagList,
 }
 
 impl Found {
@@ -114,6 +116,11 @@ impl Hit {
             (Expiry::At(fresh), Expiry::At(kept)) => kept.saturating_since(fresh),
             _ => Duration::ZERO,
         }
+    }
+
+    /// Makes what is being made here depend on it.
+    pub(crate) fn hand_on(&self) {
+        dependencies::hand_on(self.tags.iter().map(|(name, _)| name), self.tags.remarks(), self.fresh_end());
     }
 
     pub(crate) fn is_held(&self, now: Timestamp) -> bool {
@@ -363,6 +370,9 @@ impl Alias {
     fn open(&self, key: &Key<'_>, part: usize, entry: Entry, generation: u64, batch: &mut Batch) -> Result<Found> {
         let missing = |reason| State::Missing(reason);
         let stored = match &entry.value {
+            Value::Integer(_) if transaction::has_changed(key, [].into_iter()) => {
+                return Ok(Found { state: missing(MissReason::Uncommitted), seen: Some(entry.value), took: None });
+            }
             Value::Integer(number) => {
                 let hit = Hit {
                     content: Content::Integer(*number),
@@ -372,6 +382,7 @@ impl Alias {
                     cost: Duration::ZERO,
                     held_until: None,
                     stored_bytes: entry.value.len(),
+                    tags: TagList::default(),
                 };
                 return Ok(Found { state: State::Fresh(hit), seen: Some(entry.value), took: None });
             }
@@ -412,6 +423,12 @@ impl Alias {
             let is_held = held_until.is_some_and(|until| until > self.clock.now());
             return Ok(State::Missing(if is_held { MissReason::Loading } else { MissReason::Absent }));
         };
+        if transaction::has_changed(key, envelope.tags.iter().map(|(name, _)| name)) {
+            return Ok(State::Missing(MissReason::Uncommitted));
+        }
+        if self.may_be_behind() {
+            return Ok(State::Missing(MissReason::Behind));
+        }
         if let Some(reason) = self.changed_tag(&envelope.tags, batch)? {
             return Ok(State::Missing(reason));
         }
@@ -432,6 +449,7 @@ impl Alias {
             cost: envelope.cost,
             held_until,
             stored_bytes,
+            tags: envelope.tags,
         };
         // The clock is asked only where it decides.
         let is_stale = match hit.fresh_until {

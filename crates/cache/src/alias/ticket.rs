@@ -7,16 +7,16 @@
 //! time; time only limits how long the ticket of a process that died stands in the way of others.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::{Alias, Found, Keep, State};
+use super::{Alias, Found, Keep, State, check_tags};
 use crate::{
     backend::{Replacement, Sharing, Value},
     codec::Content,
-    envelope::{Envelope, MAX_TAGS, TagList, TagVersion, Ticket},
+    envelope::{Envelope, MAX_TAGS, Remark, TagList, TagVersion, Ticket},
     error::Result,
     events::{MissReason, What},
     key::Key,
@@ -88,7 +88,7 @@ pub(crate) struct Basis {
     known: Vec<TagVersion>,
     /// How many of them the caller gave; the others are those that the loader found out last time.
     given: usize,
-    /// The mark that every invalidation of a tag changes; only read where tags may be found out.
+    /// The mark that every invalidation of a tag changes, if it could be read.
     any_tag: Option<u64>,
     /// The tags of the value that is about to be replaced.
     old_tags: Vec<String>,
@@ -231,27 +231,35 @@ impl Alias {
     }
 
     /// Reads what a load must be compared with. Call it when the ticket was granted and before the loader runs.
-    pub(crate) fn basis(&self, claim: Option<&Claim>, tags: &[String], may_discover: bool) -> Result<Basis> {
+    pub(crate) fn basis<'c>(&self, claims: impl IntoIterator<Item = &'c Claim>, tags: &[String]) -> Result<Basis> {
         if !self.capabilities.stores {
             return Ok(Basis::default());
         }
-        let mut names = tags.to_vec();
-        let mut any_tag = None;
+        check_tags(tags)?;
+        let mut foreseen = BTreeSet::new();
         let mut old_tags = Vec::new();
-        if may_discover {
-            if let Some(claim) = claim {
-                let held = lock(&claim.held);
-                old_tags = held.envelope.tags.iter().map(|(name, _)| name.to_owned()).collect();
-                let last = self.tickets.discovered().get(&claim.final_key).cloned();
-                for name in last.iter().flatten().chain(&old_tags) {
-                    if !names.contains(name) {
-                        names.push(name.clone());
-                    }
-                }
-            }
-            any_tag = Some(self.any_tag()?);
+        for claim in claims {
+            let held = lock(&claim.held);
+            old_tags = held.envelope.tags.names();
+            foreseen.extend(self.tickets.discovered().get(&claim.final_key).into_iter().flatten().cloned());
         }
-        Ok(Basis { known: self.tag_versions(&names)?, given: tags.len(), any_tag, old_tags })
+        foreseen.extend(old_tags.iter().cloned());
+        foreseen.retain(|name| !tags.contains(name) && !Remark::is_name(name));
+        let names: Vec<String> = tags.iter().cloned().chain(foreseen).collect();
+        let mut keys = self.tag_keys(names.iter().map(String::as_str))?;
+        // In one round trip: an invalidation in between is seen in the version, or else in the mark.
+        keys.push(self.any_tag_key()?);
+        let all: Vec<String> = names.into_iter().chain([Key::any_tag().label().to_owned()]).collect();
+        let (known, any_tag) = match tags::versions(&*self.store, &all, &keys) {
+            Ok(mut known) => {
+                let mark = known.pop();
+                (known, mark.map(|mark| mark.version))
+            }
+            // The mark may lie where nobody answers; what needs no tags can be kept all the same.
+            Err(error) if error.is_outage() && tags.is_empty() => (Vec::new(), None),
+            Err(error) => return Err(error),
+        };
+        Ok(Basis { known, given: tags.len(), any_tag, old_tags })
     }
 
     /// Stores a loaded value in the place of its ticket.
@@ -263,7 +271,7 @@ impl Alias {
         basis: Basis,
         discovered: Vec<String>,
     ) -> Result<Finished> {
-        let Some(tags) = self.tags_for(&claim, basis, discovered)? else {
+        let Some(tags) = self.tags_for(&[&*claim.final_key], &basis, discovered)? else {
             self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
             self.release(claim, None)?;
             return Ok(Finished::Overtaken);
@@ -297,14 +305,25 @@ impl Alias {
         }
     }
 
-    /// Stores several loaded values, with tags that were all known beforehand, in the places of their tickets.
+    /// Stores several loaded values, all with the same tags, in the places of their tickets.
     pub(crate) fn finish_many(
         &self,
         claims: Vec<(Claim, Content)>,
         keep: Keep,
         basis: &Basis,
+        discovered: Vec<String>,
     ) -> Result<Vec<Finished>> {
-        let keep = Keep { tags: basis.known.clone(), ..keep };
+        let final_keys: Vec<&str> = claims.iter().map(|(claim, _)| &*claim.final_key).collect();
+        let Some(tags) = self.tags_for(&final_keys, basis, discovered)? else {
+            let overtaken = claims.iter().map(|(claim, _)| {
+                self.journal.note(&claim.key, What::Overtaken { cost: keep.cost });
+                Finished::Overtaken
+            });
+            let overtaken = overtaken.collect();
+            self.release_many(claims.into_iter().map(|(claim, _)| claim).collect())?;
+            return Ok(overtaken);
+        };
+        let keep = Keep { tags, ..keep };
         let Some(until) = self.until(&keep) else {
             let count = claims.len();
             self.release_many(claims.into_iter().map(|(claim, _)| claim).collect())?;
@@ -349,22 +368,25 @@ impl Alias {
     }
 
     /// Returns the versions that a loaded value's tags had before it was loaded; `None` if that cannot be told.
-    fn tags_for(&self, claim: &Claim, basis: Basis, discovered: Vec<String>) -> Result<Option<Vec<TagVersion>>> {
+    fn tags_for(&self, final_keys: &[&str], basis: &Basis, discovered: Vec<String>) -> Result<Option<Vec<TagVersion>>> {
         let Basis { known, given, any_tag, .. } = basis;
-        let (given, foreseen) = known.split_at(given.min(known.len()));
+        let (given, foreseen) = known.split_at((*given).min(known.len()));
         let mut tags = given.to_vec();
         let mut unforeseen = Vec::new();
+        let discovered: BTreeSet<String> = discovered.into_iter().collect();
         for name in &discovered {
-            if tags.iter().any(|tag| tag.name == *name) || unforeseen.contains(name) {
+            if given.iter().any(|tag| tag.name == *name) {
                 continue;
             }
             match foreseen.iter().find(|tag| tag.name == *name) {
                 Some(tag) => tags.push(tag.clone()),
+                None if Remark::is_name(name) => tags.push(TagVersion { name: name.clone(), version: 0 }),
                 None => unforeseen.push(name.clone()),
             }
         }
-        if !discovered.is_empty() {
-            self.tickets.discovered_for(&claim.final_key, discovered);
+        let tracked: Vec<String> = discovered.into_iter().filter(|name| !Remark::is_name(name)).collect();
+        if !tracked.is_empty() {
+            final_keys.iter().for_each(|key| self.tickets.discovered_for(key, tracked.clone()));
         }
         if tags.len() + unforeseen.len() > MAX_TAGS {
             return Ok(None);
@@ -372,9 +394,12 @@ impl Alias {
         if unforeseen.is_empty() {
             return Ok(Some(tags));
         }
+        if any_tag.is_none() {
+            return Ok(None);
+        }
         // Versions first: should one of them be new, the mark that is read after it is new too.
         tags.extend(self.tag_versions(&unforeseen)?);
-        Ok((any_tag == Some(self.any_tag()?)).then_some(tags))
+        Ok((*any_tag == Some(self.any_tag()?)).then_some(tags))
     }
 
     /// Gives a ticket up. `pause` leaves it in place for so long where there is a stale value, so that nobody tries again

@@ -90,9 +90,6 @@ const QUOTED: u32 = 2;
 /// The byte before a quoted value. memcached reads no number behind it.
 const QUOTE: u8 = b'\'';
 
-/// The distance of zero from `i64::MIN`, where the counters start.
-const COUNTER_ORIGIN: u64 = 1 << 63;
-
 /// How a [`Memcached`] talks to its servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -652,12 +649,13 @@ fn looks_like_a_number(bytes: &[u8]) -> bool {
     matches!(bytes.first(), Some(b'0'..=b'9' | b'+' | b'-' | b' ' | b'\t'..=b'\r'))
 }
 
+/// Returns the number as memcached counts it, modulo 2^64: those below zero are the large ones.
 fn encode_counter(number: i64) -> u64 {
-    number.cast_unsigned() ^ COUNTER_ORIGIN
+    number.cast_unsigned()
 }
 
 fn decode_counter(stored: u64) -> i64 {
-    (stored ^ COUNTER_ORIGIN).cast_signed()
+    stored.cast_signed()
 }
 
 /// Returns the expiry as memcached takes it: 0 for never, else a duration or a moment; `None` if it has passed.

@@ -1,6 +1,9 @@
 //! The blocking handle: Django's verbs for templates, hooks and the command line.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -305,6 +308,12 @@ impl BlockingCache {
         self.incr_version(key, delta)
     }
 
+    /// Says that others invalidate what is in here, and that this is heard of later than where they share a store: in the
+    /// memory of each process, by messages. What is made for a store that more see is then not made of what is in here.
+    pub fn hears_late(&self) {
+        self.alias.hears_late.store(true, Ordering::Relaxed);
+    }
+
     /// Removes everything from the store, other prefixes and versions included.
     ///
     /// # Errors
@@ -368,6 +377,7 @@ impl BlockingCache {
         let read = |hit: Hit| read(&hit.content).map(|value| (value, hit)).ok_or(MissReason::OtherType);
         match found.into_fresh().and_then(read) {
             Ok((value, hit)) => {
+                hit.hand_on();
                 self.journal().note(key, as_hit(&hit, took, false));
                 Some(value)
             }

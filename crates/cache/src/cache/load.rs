@@ -16,6 +16,7 @@ use crate::{
     alias::{Basis, Found, Hit, Keep, State},
     clock::Timestamp,
     codec::{self, Content},
+    dependencies::{self, Noted},
     error::Result,
     events::{MissReason, What},
     key::Key,
@@ -30,8 +31,6 @@ struct Wanted {
     final_key: String,
     timeout: Timeout,
     options: LoadOptions,
-    /// Whether the loader may find out tags.
-    may_discover: bool,
 }
 
 /// What a look-up means for a caller who can load.
@@ -56,11 +55,11 @@ pub(crate) enum Use<'f> {
 
 impl BlockingCache {
     /// Says what is wanted; `None`, and a line in the log, if the key cannot be used.
-    fn wanted(&self, key: &Key<'_>, timeout: Timeout, may_discover: bool) -> Option<Wanted> {
+    fn wanted(&self, key: &Key<'_>, timeout: Timeout) -> Option<Wanted> {
         let final_key = self.alias.keys.final_key(key, self.key_version());
         let final_key = final_key.map_err(|error| self.pass_by(key, &error)).ok()?;
         let options = self.load_options_or_default().clone();
-        Some(Wanted { key: key.clone().into_owned(), final_key, timeout, options, may_discover })
+        Some(Wanted { key: key.clone().into_owned(), final_key, timeout, options })
     }
 
     /// Decides what a look-up means, and counts it: the first look of a caller as a hit or miss, a later one as the end
@@ -87,6 +86,7 @@ impl BlockingCache {
             return (Next::Load(None), begun);
         };
         let served = |next| {
+            hit.hand_on();
             match first_look {
                 None => self.journal().note(&wanted.key, as_hit(hit, found.took, found.is_stale())),
                 Some(_) => self.journal().note(&wanted.key, What::Waited { took: begun.elapsed() }),
@@ -129,6 +129,7 @@ impl BlockingCache {
         let is_usable = !is_stale || stale_for(hit, self.alias.clock.now()) < wanted.options.stale_window();
         let value = is_usable.then(|| codec::decode(&hit.content)).flatten();
         if value.is_some() {
+            hit.hand_on();
             self.journal().note(&wanted.key, as_hit(hit, found.took, is_stale));
         }
         value
@@ -145,6 +146,29 @@ impl BlockingCache {
         hit.created.unwrap_or_else(|| self.alias.clock.now())
     }
 
+    /// Makes what is being made here depend on something that was loaded for it, as it would on a hit.
+    fn hand_on_loaded(&self, timeout: Timeout, chosen: &Chosen) {
+        let tags = self.scope.tags.iter().chain(&chosen.tags).map(String::as_str);
+        self.hand_on(tags, timeout);
+    }
+
+    /// Makes what is being made here depend on something with these tags and this timeout.
+    pub(crate) fn hand_on<'n>(&self, tags: impl Iterator<Item = &'n str>, timeout: Timeout) {
+        let now = self.alias.clock.now();
+        let fresh = timeout.or(self.alias.timeout).expiry(now).unwrap_or(Expiry::At(now));
+        dependencies::hand_on(tags, std::iter::empty(), fresh);
+    }
+
+    /// Returns a timeout that ends no later than what the value was made of.
+    pub(crate) fn limited(&self, timeout: Timeout, noted: &Noted) -> Timeout {
+        let Some(until) = noted.fresh_until else { return timeout };
+        let left = until.saturating_since(self.alias.clock.now());
+        match timeout.or(self.alias.timeout) {
+            Timeout::After(after) => Timeout::After(after.min(left)),
+            _ => Timeout::After(left),
+        }
+    }
+
     /// Stores what was loaded as caller and loader want it. Whatever comes in between is in the log; the value is the
     /// caller's anyway.
     fn keep_loaded(
@@ -153,7 +177,7 @@ impl BlockingCache {
         loading: Loading,
         content: Result<Content>,
         basis: Result<Basis>,
-        chosen: &Chosen,
+        chosen: Chosen,
         cost: Duration,
     ) {
         let options = chosen.options.as_ref().unwrap_or(&wanted.options);
@@ -167,16 +191,25 @@ impl BlockingCache {
                 return loading.give_up();
             }
         };
-        let chosen_timeout = chosen.timeout.unwrap_or(wanted.timeout);
-        let timeout = options.absent_timeout.filter(|_| codec::is_none(&content)).unwrap_or(chosen_timeout);
+        let timeout = self.limited(wanted.timeout_for(&chosen, Some(&content)), &chosen.noted);
         let keep = Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, tags: Vec::new(), cost };
-        let mut tags = chosen.tags.clone();
+        let mut tags = chosen.tags;
+        tags.extend(chosen.noted.into_names());
         if chosen.is_unchanged {
             tags.extend(basis.old_tags().iter().cloned());
         }
         if let Err(error) = loading.keep(&content, keep, basis, tags) {
             self.pass_by(&wanted.key, &error);
         }
+    }
+}
+
+impl Wanted {
+    /// Returns the timeout that caller and loader want for what was loaded.
+    fn timeout_for(&self, chosen: &Chosen, content: Option<&Content>) -> Timeout {
+        let options = chosen.options.as_ref().unwrap_or(&self.options);
+        let of_absent = options.absent_timeout.filter(|_| content.is_some_and(codec::is_none));
+        of_absent.unwrap_or(chosen.timeout.unwrap_or(self.timeout))
     }
 }
 

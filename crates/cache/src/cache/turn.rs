@@ -7,6 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[cfg(feature = "template")]
+use crate::backend::Sharing;
+
 use super::{BlockingCache, Cache};
 use crate::{
     alias::{Basis, Claim, Claimed, Finished, Found, Keep},
@@ -222,7 +225,7 @@ impl BlockingCache {
     }
 
     pub(crate) fn take_turn(&self, queue: &mut Queue, key: &Key<'_>, found: &Found, patience: Patience) -> Step {
-        if !self.alias.capabilities.stores {
+        if self.alias.works_alone() {
             return Step::Alone;
         }
         let then = queue.join(self, patience, Caller::Blocking).unwrap_or_else(|| {
@@ -242,7 +245,7 @@ impl BlockingCache {
 
 impl Cache {
     pub(crate) async fn take_turn(&self, queue: &mut Queue, key: &Key<'_>, found: Found, patience: Patience) -> Step {
-        if !self.capabilities().stores {
+        if self.blocking.alias.works_alone() {
             return Step::Alone;
         }
         let then = match queue.join(&self.blocking, patience, Caller::Async) {
@@ -276,15 +279,31 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
+    /// Returns who will see what is stored.
+    #[cfg(feature = "template")]
+    pub(crate) fn sharing(&self) -> Sharing {
+        self.cache.alias.capabilities.sharing
+    }
+
     /// Reads what the load must be compared with. Call it before the loader runs.
-    pub(crate) fn basis(&self, tags: &[String], may_discover: bool) -> Result<Basis> {
-        self.cache.alias.basis(self.claim.as_ref(), tags, may_discover)
+    pub(crate) fn basis(&self, tags: &[String]) -> Result<Basis> {
+        self.cache.alias.basis(self.claim.as_ref(), tags)
+    }
+
+    /// Does the same for several at once.
+    pub(crate) fn basis_of_many<'l>(
+        cache: &BlockingCache,
+        loadings: impl Iterator<Item = &'l Loading>,
+        tags: &[String],
+    ) -> Result<Basis> {
+        cache.alias.basis(loadings.filter_map(|loading| loading.claim.as_ref()), tags)
     }
 
     /// Returns how the settings have a value kept.
     #[cfg(feature = "template")]
-    pub(crate) fn keep_for(&self, timeout: crate::Timeout, cost: Duration) -> Keep {
+    pub(crate) fn keep_for(&self, timeout: crate::Timeout, noted: &crate::dependencies::Noted, cost: Duration) -> Keep {
         let options = self.cache.load_options_or_default();
+        let timeout = self.cache.limited(timeout, noted);
         Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, cost, ..Keep::default() }
     }
 
@@ -331,6 +350,7 @@ impl Loading {
         loaded: Vec<(Loading, Option<Content>)>,
         keep: Keep,
         basis: &Basis,
+        discovered: Vec<String>,
     ) -> Result<()> {
         let (mut claims, mut fills, mut without) = (Vec::new(), Vec::new(), Vec::new());
         for (mut loading, content) in loaded {
@@ -343,7 +363,7 @@ impl Loading {
                 (None, _) => {}
             }
         }
-        let finished = cache.alias.finish_many(claims, keep, basis);
+        let finished = cache.alias.finish_many(claims, keep, basis, discovered);
         for (position, fill) in fills.into_iter().enumerate() {
             let Some(fill) = fill else { continue };
             fill.end(match finished.as_ref().map(|finished| finished.get(position)) {

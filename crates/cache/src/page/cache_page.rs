@@ -24,7 +24,7 @@ use super::{
     policy::{Bypass, NotStored},
     private::PageTags,
 };
-use crate::{Caches, fill};
+use crate::Caches;
 
 /// Caches what a view answers, for this many seconds, by URL.
 ///
@@ -284,9 +284,9 @@ where
                 pending.refuse(NotStored::Unlearned).await;
             }
             pending.prepare(&mut request, &pages);
-            let key = pending.key_in_making();
+            let making = pending.making(service.call(request));
             around.set(State::Making(pending));
-            Ok(fill::loading(service.call(request), key).await?.map_into_left_body())
+            Ok(making.await?.map_into_left_body())
         }
         LookedUp::Bypass(reason) => {
             around.set(State::PassedBy(reason));
@@ -320,8 +320,7 @@ where
             pending.read_tags(request.request()).await;
             pending.neutralise(&mut request, &pages);
             pending.prepare(&mut request, &pages);
-            let key = pending.key_in_making();
-            let made = fill::loading(service.call(request), key).await?;
+            let made = pending.making(service.call(request)).await?;
             Ok(pending.finish(&pages, made).await)
         }
     }

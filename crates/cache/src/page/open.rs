@@ -34,7 +34,6 @@ use super::{
 };
 use crate::{
     error::Causes,
-    fill,
     template::{Context, OpenPage, Templates},
 };
 
@@ -286,9 +285,8 @@ where
     conditional::strip(request.headers_mut());
     pending.prepare(&mut request, pages);
     let stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
-    let key = pending.key_in_making();
     let of_visitor = mem::take(&mut *request.extensions_mut());
-    let made = match (fill::loading(see(service, request), key).await, stand_in) {
+    let made = match (pending.making(see(service, request)).await, stand_in) {
         (Ok(made), _) => pending.finish(pages, made).await.map_into_boxed_body(),
         (Err(error), None) => return Err(error),
         (Err(error), Some(request)) => {

@@ -24,7 +24,10 @@ use super::{
     policy::request::SessionCookies,
     purges,
 };
-use crate::{Caches, fill};
+use crate::{
+    Caches,
+    dependencies::{self, Notes},
+};
 
 /// Caches the pages of an app: those that [`cache_page`](super::cache_page) marks, and with
 /// [`site`](PageCache::site) all others too.
@@ -346,12 +349,12 @@ where
     if unsafe_one.is_some() {
         around.must_end();
     }
-    let mut key = None;
+    let (mut key, mut notes) = (None, Notes::default());
     let mut stand_in = None;
     if let State::Making(pending) = &mut state {
         pending.neutralise(&mut request, &pages);
         pending.prepare(&mut request, &pages);
-        key = pending.key_in_making();
+        (key, notes) = (pending.key_in_making(), pending.notes.clone());
         stand_in = pending.may_stand_in().then(|| pages::copy_of(&request));
     }
     if let State::Expected(pending) = &state {
@@ -359,7 +362,7 @@ where
     }
     around.set(state);
     request.extensions_mut().insert(around.clone());
-    let made = match (fill::loading(service.call(request), key).await, around.take()) {
+    let made = match (dependencies::making(service.call(request), key, &notes).await, around.take()) {
         (Ok(made), State::Open | State::Answered) => made.map_into_left_body(),
         (Ok(made), State::PassedBy(reason)) => pages::pass_by(&pages, reason, made),
         (Ok(made), State::Making(pending)) => pending.finish(&pages, made).await,

@@ -41,8 +41,8 @@ use crate::{
     alias::{Basis, Found, Grounds, State as EntryState, Watched},
     backend::Value,
     cache::{Patience, Queue, Step, into_bytes},
+    dependencies,
     error::Result,
-    fill,
     timeout::Expiry,
 };
 
@@ -295,7 +295,8 @@ impl Pages {
         let now = cache.now();
         let tells_more =
             self.parts(ready.rule(), self.is_trusted(ready.rule(), request)).has_declared(request.headers());
-        if tells_more || !ready.is_good(now, self.purges_of(ready.rule()).known_last()) || fill::is_loading_any() {
+        if tells_more || !ready.is_good(now, self.purges_of(ready.rule()).known_last()) || dependencies::is_making_any()
+        {
             return None;
         }
         ready.count(cache, asking, started);

@@ -8,7 +8,7 @@ use std::{
 
 use actix_web::{
     HttpMessage, HttpRequest, HttpResponse,
-    body::{BodySize, EitherBody, MessageBody},
+    body::{BodySize, BoxBody, EitherBody, MessageBody},
     dev::{ConnectionInfo, ServiceRequest, ServiceResponse},
     http::{
         Method, StatusCode, Uri,
@@ -24,7 +24,7 @@ use super::{
     answer::{self, Asked},
     coded,
     collect::{Collected, collect},
-    headers::etag_of,
+    headers::{self, etag_of},
     key::{FORWARDED_FIELDS, PageId},
     pages::{Pages, Rule},
     policy::{
@@ -43,6 +43,7 @@ use crate::{
     cache::Loading,
     clock::Timestamp,
     codec::Content,
+    dependencies::{self, Notes},
     envelope::Codec,
     error::{Error, Result},
     tags,
@@ -69,6 +70,8 @@ pub(super) struct Pending {
     is_validating: bool,
     /// Whether the view said that it has not.
     is_validated: bool,
+    /// What it turns out to be made of.
+    pub(super) notes: Notes,
     /// Which purge of a prefix was the last when it was looked up.
     pub(super) last_purge: u64,
     /// The tags that its rule gives it.
@@ -88,6 +91,7 @@ struct Storable {
 
 impl Pending {
     pub(super) fn new(request: &ServiceRequest, rule: &Rc<Rule>, cache: Cache, id: PageId, asked: Asked) -> Self {
+        let notes = Notes::seen_by(cache.capabilities().sharing);
         Pending {
             rule: Rc::clone(rule),
             cache,
@@ -100,6 +104,7 @@ impl Pending {
             asked,
             is_validating: false,
             is_validated: false,
+            notes,
             last_purge: 0,
             tags: Vec::new(),
             refusal: None,
@@ -125,12 +130,17 @@ impl Pending {
         self.loading.as_ref().and_then(|_| self.cache.blocking().final_key(&self.id.key()).ok())
     }
 
+    /// Makes a part of the page, so that what that depends on is noted.
+    pub(super) fn making<F: Future>(&self, make: F) -> impl Future<Output = F::Output> + use<F> {
+        dependencies::making(make, self.key_in_making(), &self.notes)
+    }
+
     /// Reads the versions of the page's tags. Must happen before the view reads its data.
     pub(super) async fn read_tags(&mut self, request: &HttpRequest) {
         let Some((loading, _)) = self.loading.take() else { return };
         let tags = self.rule.tags.as_ref().map(|tags_of| tags_of(request)).unwrap_or_default();
         self.tags.clone_from(&tags);
-        let read = move |_: &BlockingCache| Ok((loading.basis(&tags, true)?, loading));
+        let read = move |_: &BlockingCache| Ok((loading.basis(&tags)?, loading));
         self.loading = self.cache.try_run(read).await.ok().map(|(basis, loading)| (loading, basis));
     }
 
@@ -273,10 +283,19 @@ impl Pending {
         }
         let answer = match self.decide(pages, &request, &made) {
             Err(reason) => self.pass_on(pages, &request, made, reason).await,
-            Ok(storable) => {
+            Ok(_) => {
                 let (head, body) = made.into_parts();
-                match collect(body, pages.site.max_body_bytes).await {
-                    Collected::Whole(body) => self.store(pages, &request, head, body, storable).await,
+                match self.making(collect(body, pages.site.max_body_bytes)).await {
+                    // What the body was made of counts too.
+                    Collected::Whole(body) => match self.may_store(pages, &request, &head) {
+                        Ok(storable) => self.store(pages, &request, head, body, storable).await,
+                        Err(reason) => {
+                            let passed = self.pass_on(pages, &request, head.set_body(BoxBody::new(body)), reason).await;
+                            passed.map_body(|_, body| match body {
+                                EitherBody::Left { body } | EitherBody::Right { body } => body,
+                            })
+                        }
+                    },
                     Collected::Rest(body) => {
                         let passed = self.pass_on(pages, &request, head.set_body(body), NotStored::Streaming).await;
                         passed.map_body(|_, body| match body {
@@ -328,6 +347,10 @@ impl Pending {
     ) -> HttpResponse {
         let is_told_here = self.tell_clients(head.headers_mut(), request, &freshness);
         self.rule.tell_vary(head.headers_mut());
+        let made_for = self.notes.get().vary;
+        if !made_for.is_empty() {
+            headers::vary_on_headers(made_for.iter().map(String::as_str)).apply(head.headers_mut());
+        }
         if !head.headers().contains_key(DATE) {
             head.headers_mut().insert(DATE, date_of(self.cache.now()));
         }
@@ -383,11 +406,7 @@ impl Pending {
         if !said.contains_key(DATE) {
             fields.insert(DATE, date_of(now));
         }
-        let decided = self.may_be_kept(request).and_then(|()| {
-            let freshness = self.freshness(pages, &head)?;
-            Ok(Storable { freshness, vary: response::vary(head.headers())? })
-        });
-        match decided {
+        match self.may_store(pages, request, &head) {
             Ok(storable) => self.store(pages, request, head, page.body, storable).await,
             Err(reason) => {
                 self.give_up().await;
@@ -417,7 +436,7 @@ impl Pending {
     }
 
     fn is_tainted(&self, request: &HttpRequest) -> bool {
-        request.extensions().get::<Taint>().is_some()
+        request.extensions().get::<Taint>().is_some() || self.notes.get().is_private
     }
 
     fn decide<B: MessageBody>(
@@ -426,15 +445,27 @@ impl Pending {
         request: &HttpRequest,
         made: &HttpResponse<B>,
     ) -> Result<Storable, NotStored> {
-        self.may_be_kept(request)?;
-        let freshness = self.freshness(pages, made)?;
-        let vary = response::vary(made.headers())?;
+        let storable = self.may_store(pages, request, made)?;
         match made.body().size() {
             // It is read by its client as it comes, and never ends.
             BodySize::Stream if is_event_stream(made.headers()) => Err(NotStored::Streaming),
             BodySize::Sized(bytes) if bytes > pages.site.max_body_bytes as u64 => Err(NotStored::TooLarge),
-            _ => Ok(Storable { freshness, vary }),
+            _ => Ok(storable),
         }
+    }
+
+    /// Decides by all but the body, and by what the page is made of so far.
+    fn may_store<B>(
+        &self,
+        pages: &Pages,
+        request: &HttpRequest,
+        head: &HttpResponse<B>,
+    ) -> Result<Storable, NotStored> {
+        self.may_be_kept(request)?;
+        let freshness = self.freshness(pages, head)?;
+        let mut vary = response::vary(head.headers())?;
+        vary.extend(self.notes.get().vary.iter().filter_map(|name| name.parse().ok()));
+        Ok(Storable { freshness, vary })
     }
 
     fn freshness<B>(&self, pages: &Pages, made: &HttpResponse<B>) -> Result<Freshness, NotStored> {
@@ -451,7 +482,10 @@ impl Pending {
             stale_while_revalidate: rule.stale_while_revalidate.unwrap_or(options.stale_while_revalidate),
             stale_if_error: rule.stale_if_error.unwrap_or(options.stale_if_error),
         };
-        response::may_store(made.status(), made.headers(), rules, self.started.elapsed(), self.cache.now())
+        let now = self.cache.now();
+        let freshness = response::may_store(made.status(), made.headers(), rules, self.started.elapsed(), now)?;
+        let until = self.notes.get().fresh_until;
+        until.map_or(Some(freshness), |until| freshness.ending_by(until)).ok_or(NotStored::NoLifetime)
     }
 
     /// Tells clients how long the page is fresh for them, and whether it is for them alone. Tells whether it did.
@@ -469,8 +503,11 @@ impl Pending {
     fn tell_tags(&self, pages: &Pages, headers: &mut HeaderMap, request: &HttpRequest) {
         let Some(name) = &pages.site.tag_field else { return };
         let extensions = request.extensions();
-        let discovered = extensions.get::<PageTags>().map_or(&[][..], |tags| &tags.0);
-        if let Some(tags) = response::tag_list(self.tags.iter().chain(discovered), name) {
+        let added = extensions.get::<PageTags>().map_or(&[][..], |tags| &tags.0);
+        let mut tags: Vec<&String> = self.tags.iter().chain(added).collect();
+        let noted = self.notes.get().tags;
+        tags.extend(noted.iter().filter(|tag| !self.tags.contains(tag) && !added.contains(tag)));
+        if let Some(tags) = response::tag_list(tags.into_iter(), name) {
             headers.insert(name.clone(), tags);
         }
     }
@@ -482,7 +519,8 @@ impl Pending {
         let (Some((loading, basis)), true) = (self.loading, self.cache.capabilities().stores) else {
             return Err(NotStored::Store);
         };
-        let discovered = request.extensions_mut().remove::<PageTags>().unwrap_or_default().0;
+        let mut discovered = request.extensions_mut().remove::<PageTags>().unwrap_or_default().0;
+        discovered.extend(self.notes.get().tags);
         // One answer may name fewer headers than another one did: all of them tell the variants apart.
         let mut names = vary;
         names.extend(self.varies.iter().flat_map(|(list, _)| list.names.iter().cloned()));

@@ -2,6 +2,8 @@
 
 use actix_web::{HttpMessage, HttpRequest};
 
+use crate::dependencies;
+
 /// Left in a request whose answer belongs to one visitor.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taint;
@@ -25,6 +27,7 @@ pub(super) struct PageTags(pub(super) Vec<String>);
 /// }
 /// ```
 pub fn mark_private(request: &HttpRequest) {
+    dependencies::mark_private();
     request.extensions_mut().insert(Taint);
 }
 

@@ -10,9 +10,9 @@ use crate::{
     alias::Basis,
     cache::{Loading, Patience, Queue, Step, Use, into_bytes},
     codec::Content,
+    dependencies::{self, Here, Notes},
     envelope::Codec,
     error::Result,
-    fill::{self, LoadingHere},
     settings::DEFAULT_ALIAS,
 };
 
@@ -27,7 +27,8 @@ struct Opened {
     loading: Loading,
     basis: Basis,
     started: Instant,
-    _here: LoadingHere,
+    notes: Notes,
+    _here: Here,
 }
 
 impl FragmentStore for Caches {
@@ -59,7 +60,7 @@ impl FragmentStore for Caches {
                 Use::Serve(hit) | Use::Renew(hit) => unpack(&hit.content).map(|html| (html, hit)),
                 Use::Fallback(_) | Use::Nothing => None,
             };
-            let is_loading = fill::is_loading(&final_key);
+            let is_loading = dependencies::is_making(&final_key);
             let queue = queue.get_or_insert_with(|| Queue::new(final_key.clone(), MAX_WAIT));
             if let (Some(_), Use::Renew(_), false) = (&usable, usage, is_loading) {
                 // One renders it anew, and the others are served meanwhile.
@@ -70,7 +71,8 @@ impl FragmentStore for Caches {
             }
             cache.count(fragment.key, &found, usable.as_ref().map(|(_, hit)| *hit), has_waited);
             has_waited = true;
-            if let Some((html, _)) = usable {
+            if let Some((html, hit)) = usable {
+                hit.hand_on();
                 queue.leave();
                 return Begin::Hit(html);
             }
@@ -87,11 +89,15 @@ impl FragmentStore for Caches {
     }
 
     fn finish(&self, fragment: &Fragment<'_>, ticket: Ticket, html: &str) {
-        let Some(Opened { loading, basis, started, _here }) = ticket.open() else { return };
+        if let Some(cache) = cache(self, fragment) {
+            cache.hand_on(fragment.tags.iter().map(String::as_str), fragment.timeout);
+        }
+        let Some(Opened { loading, basis, started, notes, _here }) = ticket.open() else { return };
+        let noted = notes.get();
         let content = Content::Payload(Codec::Text, Bytes::from(fragment.pack(html)));
-        let keep = loading.keep_for(fragment.timeout, started.elapsed());
+        let keep = loading.keep_for(fragment.timeout, &noted, started.elapsed());
         // Why it was not stored is in the log already, and the page has its markup.
-        let _ = loading.keep(&content, keep, basis, Vec::new());
+        let _ = loading.keep(&content, keep, basis, noted.into_names());
     }
 }
 
@@ -123,9 +129,10 @@ impl Caches {
 
 /// Has a fragment rendered that this caller may store.
 fn begun(loading: Loading, final_key: &str, fragment: &Fragment<'_>) -> Begin {
-    let Ok(basis) = loading.basis(fragment.tags, false) else { return Begin::Miss(Ticket::empty()) };
-    let _here = LoadingHere::new(final_key);
-    Begin::Miss(Ticket::new(Opened { loading, basis, started: Instant::now(), _here }))
+    let Ok(basis) = loading.basis(fragment.tags) else { return Begin::Miss(Ticket::empty()) };
+    let notes = Notes::seen_by(loading.sharing());
+    let _here = Here::making([final_key.to_owned()], &notes);
+    Begin::Miss(Ticket::new(Opened { loading, basis, started: Instant::now(), notes, _here }))
 }
 
 fn cache(caches: &Caches, fragment: &Fragment<'_>) -> Option<BlockingCache> {

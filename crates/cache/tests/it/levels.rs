@@ -3,7 +3,11 @@
 use std::{
     cell::Cell,
     rc::Rc,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -16,6 +20,7 @@ use larder_cache::{
     Caches, LoadOptions,
     clock::Clock,
     conformance::Harness,
+    dependencies::{carry, depends_on},
     page::{PageCache, cache_page},
     settings::AliasSettings,
     template::{Context, Lazy, Templates},
@@ -88,6 +93,53 @@ pub(crate) fn a_fragment_is_made_once_until_it_is_invalidated<H: Harness>(harnes
     assert!(deployed.render_with("a.html", &context, lazy).unwrap().contains("<strong>sixth"), "old markup");
 }
 
+/// Nothing says by hand what anything depends on: the value is in the fragment, the fragment in the page.
+pub(crate) async fn what_shows_a_row_ends_with_it<H: Harness>(harness: Arc<H>) {
+    let caches = caches(&harness);
+    let source = r#"{% cache 60 object id %}<b>{{ lazy(name="title") }}</b>{% endcache %}"#;
+    let templates = Templates::builder().template("a.html", source).build(caches.clone()).unwrap();
+    let runs = Arc::new(AtomicUsize::new(0));
+    let (counted, cache) = (Arc::clone(&runs), caches.default_cache().blocking());
+    let view = move |id: web::Path<u32>| {
+        let (templates, cache, counted) = (templates.clone(), cache.clone(), Arc::clone(&counted));
+        async move {
+            let render = move || {
+                let mut context = Context::new();
+                context.insert("id", &*id);
+                let title = move || {
+                    cache.get_or_set(format!("title:{id}"), 60, || {
+                        depends_on([format!("object:{id}")]);
+                        Ok::<_, std::io::Error>(format!("{id} run {}", counted.fetch_add(1, Ordering::SeqCst)))
+                    })
+                };
+                templates.render_with("a.html", &context, Lazy::new().value("title", title)).unwrap()
+            };
+            web::block(carry(render)).await.unwrap()
+        }
+    };
+    let app = App::new().route("/{id}", web::get().to(view).wrap(cache_page(60)));
+    let app = init_service(app.wrap(PageCache::new(caches.clone()))).await;
+    let get = async |uri: &str| {
+        let request = TestRequest::get().uri(uri).insert_header(("host", "a")).to_request();
+        let answer = call_service(&app, request).await;
+        let said = answer.headers().get("cache-status").unwrap().to_str().unwrap().to_owned();
+        (read_body(answer).await, said.contains("; hit"))
+    };
+    for _ in 0..2 {
+        assert_eq!(get("/1").await.0, "<b>1 run 0</b>");
+        assert_eq!(get("/2").await.0, "<b>2 run 1</b>");
+    }
+    caches.default_cache().invalidate_tags(["object:1"]).await.unwrap();
+    assert_eq!(get("/1").await, ("<b>1 run 2</b>".into(), false));
+    assert_eq!(get("/2").await, ("<b>2 run 1</b>".into(), true));
+    // The page alone is gone: what it is made of anew is found, and says what it depends on.
+    let purged = PageCache::new(caches.clone()).purge_url("http://a/1").await.unwrap();
+    assert_eq!((purged, get("/1").await), (1, ("<b>1 run 2</b>".into(), false)));
+    assert!(get("/1").await.1);
+    caches.default_cache().invalidate_tags(["object:1"]).await.unwrap();
+    assert_eq!(get("/1").await.0, "<b>1 run 3</b>");
+}
+
 /// Of those who meet a stale fragment that may be served, one renders it anew.
 #[test]
 fn a_stale_fragment_is_served_while_one_renders_it_anew() {
@@ -130,6 +182,11 @@ macro_rules! levels {
         #[actix_web::test]
         async fn a_page_is_made_once_until_its_tag_changes() {
             crate::levels::a_page_is_made_once_until_its_tag_changes(::std::sync::Arc::new($harness)).await;
+        }
+
+        #[actix_web::test]
+        async fn what_shows_a_row_ends_with_it() {
+            crate::levels::what_shows_a_row_ends_with_it(::std::sync::Arc::new($harness)).await;
         }
 
         #[test]

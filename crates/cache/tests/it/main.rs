@@ -25,3 +25,4 @@ mod round_trips;
 mod simulation;
 mod stores;
 mod storm;
+mod tracking;

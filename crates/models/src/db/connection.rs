@@ -3,16 +3,13 @@
 use std::{
     fmt, fs,
     path::Path,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use diesel::{
     Connection as _, QueryResult,
-    connection::{AnsiTransactionManager, Instrumentation, InstrumentationEvent, SimpleConnection, TransactionManager},
+    connection::{AnsiTransactionManager, SimpleConnection, TransactionManager},
     pg::PgConnection,
     r2d2::{self, ManageConnection, Pool, PooledConnection, R2D2Connection},
     sqlite::SqliteConnection,
@@ -22,6 +19,7 @@ use super::lower_utils;
 use crate::{
     error::{Error, Result, Source},
     url::{self, Target},
+    watch::{Seen, Watch, Watcher},
 };
 
 /// How many readers may be at work at once, and how many writers on PostgreSQL. They are opened as they are needed.
@@ -58,7 +56,7 @@ impl fmt::Debug for AnyConnection {
 }
 
 impl AnyConnection {
-    fn open(target: &Target, role: Role) -> Result<Self, Source> {
+    pub(crate) fn open(target: &Target, role: Role) -> Result<Self, Source> {
         let mut connection = match target {
             Target::Memory => AnyConnection::Sqlite(SqliteConnection::establish(":memory:")?),
             Target::File(path) => AnyConnection::Sqlite(SqliteConnection::establish(path)?),
@@ -120,7 +118,7 @@ impl AnyConnection {
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Reader,
     Writer,
 }
@@ -128,36 +126,18 @@ pub(super) enum Role {
 /// A connection of a pool.
 pub(super) struct Held {
     pub(super) connection: AnyConnection,
-    /// Whether a statement has failed that nobody took back yet.
-    failed: Arc<AtomicBool>,
+    /// What its statements did.
+    pub(super) seen: Arc<Seen>,
     idle_since: Instant,
 }
 
 impl Held {
-    /// Says that what failed was taken back.
-    pub(super) fn forget_failure(&self) {
-        self.failed.store(false, Ordering::Relaxed);
-    }
-
     /// Makes sure that the open transaction is still one. PostgreSQL gives up a transaction in which a statement has
     /// failed, and says to its COMMIT that all is well.
     pub(super) fn check_transaction(&mut self) -> QueryResult<()> {
         match &mut self.connection {
-            AnyConnection::Postgres(connection) if self.failed.load(Ordering::Relaxed) => {
-                connection.batch_execute("SELECT 1")
-            }
+            AnyConnection::Postgres(connection) if self.seen.has_failed() => connection.batch_execute("SELECT 1"),
             _ => Ok(()),
-        }
-    }
-}
-
-/// Notes that a statement has failed.
-struct Failures(Arc<AtomicBool>);
-
-impl Instrumentation for Failures {
-    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        if let InstrumentationEvent::FinishQuery { error: Some(_), .. } = event {
-            self.0.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -168,6 +148,7 @@ pub(super) struct Manager {
     target: Target,
     role: Role,
     down: Down,
+    watch: Arc<OnceLock<Watch>>,
 }
 
 impl ManageConnection for Manager {
@@ -179,9 +160,9 @@ impl ManageConnection for Manager {
         self.down.set(opened.as_ref().err().map(ToString::to_string));
         let mut connection = opened
             .map_err(|error| r2d2::Error::ConnectionError(diesel::ConnectionError::BadConnection(error.to_string())))?;
-        let failed = Arc::new(AtomicBool::new(false));
-        connection.set_instrumentation(Failures(Arc::clone(&failed)));
-        Ok(Held { connection, failed, idle_since: Instant::now() })
+        let seen = Arc::new(Seen::default());
+        connection.set_instrumentation(Watcher { seen: Arc::clone(&seen), watch: Arc::clone(&self.watch) });
+        Ok(Held { connection, seen, idle_since: Instant::now() })
     }
 
     fn is_valid(&self, held: &mut Held) -> Result<(), r2d2::Error> {
@@ -196,7 +177,8 @@ impl ManageConnection for Manager {
 
     fn has_broken(&self, held: &mut Held) -> bool {
         held.idle_since = Instant::now();
-        held.forget_failure();
+        held.seen.forget_failure();
+        held.seen.take();
         std::thread::panicking() || held.connection.is_broken()
     }
 }
@@ -231,6 +213,8 @@ pub(super) struct Pools {
     writers: Pool<Manager>,
     readers: Pool<Manager>,
     down: Down,
+    /// Which writes are watched; set once.
+    pub(super) watch: Arc<OnceLock<Watch>>,
 }
 
 impl Pools {
@@ -246,9 +230,9 @@ impl Pools {
             // Without a pool in between, which would try again for ten seconds and report a timeout.
             drop(AnyConnection::open(&target, Role::Writer).map_err(failed)?);
         }
-        let down = Down::default();
+        let (down, watch) = (Down::default(), Arc::default());
         let pool = |size, role| {
-            let manager = Manager { target: target.clone(), role, down: down.clone() };
+            let manager = Manager { target: target.clone(), role, down: down.clone(), watch: Arc::clone(&watch) };
             Pool::builder()
                 .max_size(size)
                 .min_idle(Some(1))
@@ -264,7 +248,7 @@ impl Pools {
         let max_writers = if matches!(target, Target::Postgres(_)) { MAX_CONNECTIONS } else { 1 };
         let writers = pool(max_writers, Role::Writer)?;
         let readers = if target == Target::Memory { writers.clone() } else { pool(MAX_CONNECTIONS, Role::Reader)? };
-        Ok(Pools { target, url, writers, readers, down })
+        Ok(Pools { target, url, writers, readers, down, watch })
     }
 
     /// Returns the address, without its password.

@@ -1,11 +1,16 @@
 //! What the crate promises of every database. The targets say which one it is tried on.
 
+mod data;
+pub(crate) mod invalidation;
 mod migrations;
 mod objects;
+mod processes;
 mod sessions;
+mod several;
 mod signals;
 mod transactions;
 mod users;
+mod watch;
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +28,7 @@ pub(crate) fn database_with(signals: Signals) -> Database {
 }
 
 pub(crate) fn insert(db: &mut Db, title: &str) -> Result<Object> {
-    Object::insert(db, NewObject { title: title.to_owned(), body: String::new(), published: true })
+    Object::insert(db, NewObject { title: title.to_owned(), body: String::new(), published: true, category_id: None })
 }
 
 /// What happened, in order.

@@ -117,7 +117,7 @@ fn receivers_hear_of_their_own_model_only() {
     let (signals, journal) = journaled();
     let database = database_with(signals);
     let password = larder_models::Password::new("quince jelly").unwrap();
-    let new = larder_models::NewUser { username: "anna".to_owned(), password, is_staff: false };
+    let new = larder_models::NewUser { username: "anna".to_owned(), password, is_staff: false, is_superuser: false };
     database.write(|db| larder_models::User::create(db, new)).unwrap();
     assert!(journal.take().is_empty());
 }

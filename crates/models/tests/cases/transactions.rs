@@ -5,7 +5,7 @@ use std::{
 };
 
 use diesel::connection::SimpleConnection;
-use larder_models::{Action, Database, Error, LogEntry, Object, Signals};
+use larder_models::{Action, Database, Error, LogEntry, Model, Object, Signals};
 
 use super::{Journal, database, insert};
 

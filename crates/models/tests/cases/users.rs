@@ -3,7 +3,12 @@ use larder_models::{Action, Error, LogEntry, Model, NewUser, Password, User};
 use super::{database, insert};
 
 fn anna() -> NewUser {
-    NewUser { username: "anna".to_owned(), password: Password::new("quince jelly").unwrap(), is_staff: true }
+    NewUser {
+        username: "anna".to_owned(),
+        password: Password::new("quince jelly").unwrap(),
+        is_staff: true,
+        is_superuser: false,
+    }
 }
 
 #[test]

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
-use larder_models::{Action, Db, LogEntry, Model, Object, User};
+use larder_models::{Action, Db, LogEntry, Model, User};
 use serde::Serialize;
+
+use super::MODELS;
 
 /// How many of the latest actions the first page shows.
 const RECENT: u32 = 10;
@@ -17,7 +19,7 @@ const VALUE_CHARS: usize = 200;
 /// One action.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
-    action: &'static str,
+    action: String,
     username: String,
     created: i64,
     object_repr: String,
@@ -45,8 +47,8 @@ pub(super) fn recent(db: &mut Db) -> larder_models::Result<Vec<Line>> {
 ///
 /// # Errors
 /// The database's.
-pub(super) fn of_object(db: &mut Db, id: i64) -> larder_models::Result<Vec<Line>> {
-    let mut entries = LogEntry::for_object(db, Object::NAME, id)?;
+pub(super) fn of_object(db: &mut Db, model: &str, id: i64) -> larder_models::Result<Vec<Line>> {
+    let mut entries = LogEntry::for_object(db, model, id)?;
     entries.truncate(OF_OBJECT);
     lines(db, entries)
 }
@@ -59,13 +61,14 @@ fn lines(db: &mut Db, entries: Vec<LogEntry>) -> larder_models::Result<Vec<Line>
             old: shown(&change.old),
             new: shown(&change.new),
         });
-        let is_there = entry.model == Object::NAME && entry.action != Action::Deleted;
+        let model = MODELS.iter().map(|model| model.names()).find(|names| names.model == entry.model);
+        let is_there = entry.action != Action::Deleted.as_str();
         let somebody = || "somebody".to_owned();
         Ok(Line {
-            action: entry.action.as_str(),
+            action: entry.action,
             username: entry.user_id.and_then(|id| names.get(&id).cloned()).unwrap_or_else(somebody),
             created: entry.created,
-            href: is_there.then(|| format!("/admin/objects/{}/change/", entry.object_id)),
+            href: model.filter(|_| is_there).map(|names| format!("{}{}/change/", names.list_href(), entry.object_id)),
             changes: changes.collect(),
             object_repr: entry.object_repr,
         })

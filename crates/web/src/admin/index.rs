@@ -1,11 +1,11 @@
 //! The first page of the admin: what there is, what was done, which caches there are.
 
 use actix_web::{HttpResponse, web};
-use larder_models::Object;
+use larder_models::Verb;
 use serde::Serialize;
 
 use super::{
-    history,
+    MODELS, history,
     staff::{Frame, Staff},
 };
 use crate::{failure::Failure, state::State};
@@ -21,9 +21,11 @@ struct IndexPage {
 
 #[derive(Serialize)]
 struct ModelLine {
-    name: &'static str,
-    list_href: &'static str,
-    add_href: &'static str,
+    name: String,
+    one: &'static str,
+    list_href: String,
+    /// Where one is added, if this user may.
+    add_href: Option<String>,
     count: i64,
 }
 
@@ -35,13 +37,32 @@ struct CacheLine {
 }
 
 pub(super) async fn index(state: web::Data<State>, staff: Staff) -> Result<HttpResponse, Failure> {
-    let (count, recent) = state.read(|db| Ok((Object::count(db)?, history::recent(db)?))).await?;
+    let asker = staff.asker.clone();
+    let read = state.read(move |db| {
+        let mut models = Vec::new();
+        for model in MODELS.iter().filter(|model| model.allows(&asker, Verb::View)) {
+            let names = model.names();
+            models.push(ModelLine {
+                name: capitalized(names.many),
+                one: names.one,
+                add_href: model.allows(&asker, Verb::Add).then(|| format!("{}add/", names.list_href())),
+                list_href: names.list_href(),
+                count: model.count(db)?,
+            });
+        }
+        Ok((models, history::recent(db)?))
+    });
+    let (models, recent) = read.await?;
     let caches = state.caches.iter().map(|(alias, settings, _)| CacheLine {
         alias: alias.to_owned(),
         backend: settings.backend.clone(),
         location: settings.location.join(", "),
     });
-    let objects = ModelLine { name: "Objects", list_href: "/admin/objects/", add_href: "/admin/objects/add/", count };
-    let page = IndexPage { frame: Frame::of(&staff.session)?, models: vec![objects], recent, caches: caches.collect() };
+    let page = IndexPage { frame: Frame::of(&staff.session)?, models, recent, caches: caches.collect() };
     state.page("admin/index.html", &page)
+}
+
+fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }

@@ -4,10 +4,13 @@ use std::{fmt, future::Future, pin::Pin};
 
 use actix_session::{Session, SessionExt};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::Method, web};
-use larder_models::{Model, User};
+use larder_models::{Model, User, Verb};
 use serde::Serialize;
 
-use super::csrf;
+use super::{
+    csrf,
+    registry::{Asker, Registered},
+};
 use crate::{
     failure::Failure,
     session::{self, Account, Message},
@@ -19,13 +22,23 @@ const NOT_SAVED: &str = "You are not signed in any more, so what you sent was no
 
 /// The active staff user who sent the request. Others are sent to the sign-in page.
 pub(super) struct Staff {
-    pub(super) user: User,
     pub(super) session: Session,
+    pub(super) asker: Asker,
+}
+
+impl Staff {
+    /// Makes sure that this user may do something with the rows of a model.
+    ///
+    /// # Errors
+    /// [`Failure::Forbidden`].
+    pub(super) fn require(&self, model: &dyn Registered, verb: Verb) -> Result<(), Failure> {
+        if model.allows(&self.asker, verb) { Ok(()) } else { Err(Failure::Forbidden) }
+    }
 }
 
 impl fmt::Debug for Staff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Staff").field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Staff").field("asker", &self.asker).finish_non_exhaustive()
     }
 }
 
@@ -47,10 +60,15 @@ impl FromRequest for Staff {
             let id = session::user_id(&session).ok_or_else(sign_in)?;
             let state = request.app_data::<web::Data<State>>().cloned();
             let state = state.ok_or_else(|| Failure::Internal(anyhow::anyhow!("the app has no state")))?;
-            let user = state.read(move |db| User::find(db, id)).await?;
+            let found = state.read(move |db| {
+                let Some(user) = User::find(db, id)? else { return Ok(None) };
+                let permissions = user.permissions(db)?;
+                Ok(Some((user, permissions)))
+            });
             let may_enter = |user: &User| user.is_staff && user.is_active && session::is_current(&session, user);
-            let user = user.filter(may_enter).ok_or_else(sign_in)?;
-            Ok(Staff { user, session })
+            let (user, permissions) = found.await?.filter(|(user, _)| may_enter(user)).ok_or_else(sign_in)?;
+            let asker = Asker { id: user.id, is_superuser: user.is_superuser, permissions };
+            Ok(Staff { session, asker })
         })
     }
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use actix_web::rt::System;
 use larder_cache::backend::Sharing;
-use larder_models::{Database, NewUser, Object, Password, User, invalidation, sample};
+use larder_models::{Category, Database, Label, Link, Model, NewUser, Object, ObjectLabel, Password, User, sample};
 use log::info;
 
 use super::{create_cache_tables, open_database, require_migrations};
@@ -28,6 +28,10 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
     let parts = Parts::open(settings)?;
     let password = if demo { set_up(&parts)? } else { None };
     require_migrations(&parts.database)?;
+    let left_behind = parts.database.deliver_left_behind()?;
+    if left_behind > 0 {
+        info!(transactions = left_behind; "invalidated what was changed when the last process ended");
+    }
     let static_files = &parts.settings.server.static_files;
     anyhow::ensure!(static_files.is_dir(), "server.static_files: there is no folder {}", static_files.display());
     for (alias, settings, _) in parts.caches.iter() {
@@ -51,8 +55,9 @@ pub(super) fn serve(settings: Settings, demo: bool) -> anyhow::Result<()> {
 
 /// Makes an empty place ready for visitors; returns the password of the account that was made up for it.
 fn set_up(parts: &Parts) -> anyhow::Result<Option<String>> {
-    parts.database.migrate()?;
+    // In this order: migrations may invalidate.
     create_cache_tables_if_any(&parts.settings)?;
+    parts.database.migrate()?;
     load_sample(parts)?;
     admin_password(&parts.database)
 }
@@ -67,9 +72,12 @@ fn load_sample(parts: &Parts) -> anyhow::Result<()> {
     // A store that others share may hold pages of a database that was here before.
     let is_shared = parts.caches.iter().any(|(_, _, cache)| cache.capabilities().sharing != Sharing::Process);
     if is_shared {
-        let ids = parts.database.read(Object::ids)?;
-        // What fails is kept and delivered later; the log says so.
-        let _ = invalidation::invalidate_objects(&parts.caches, ids, "loaded sample data");
+        parts.database.write(|db| {
+            for table in [Object::TABLE, Category::TABLE, Label::TABLE, ObjectLabel::TABLE] {
+                db.invalidate_table(table);
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -87,7 +95,8 @@ fn admin_password(database: &Database) -> anyhow::Result<Option<String>> {
         return Ok(user.map(|_| kept));
     }
     let password = made_up_password()?;
-    let new = NewUser { username: ADMIN.to_owned(), password: Password::new(&password)?, is_staff: true };
+    let new =
+        NewUser { username: ADMIN.to_owned(), password: Password::new(&password)?, is_staff: true, is_superuser: true };
     write_private(file, password.as_bytes())?;
     database.write(|db| User::create(db, new))?;
     Ok(Some(password))

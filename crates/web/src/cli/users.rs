@@ -12,12 +12,13 @@ pub(super) fn create_superuser(database: &Database, username: &str) -> anyhow::R
     match existing {
         Some(mut user) => {
             user.is_staff = true;
+            user.is_superuser = true;
             user.is_active = true;
             database.write(|db| user.set_password(db, password))?;
             say!("{username} has a new password");
         }
         None => {
-            let new = NewUser { username: username.to_owned(), password, is_staff: true };
+            let new = NewUser { username: username.to_owned(), password, is_staff: true, is_superuser: true };
             database.write(|db| User::create(db, new))?;
             say!("{username} was created");
         }

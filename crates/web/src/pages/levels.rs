@@ -2,11 +2,17 @@
 
 use actix_session::Session;
 use actix_web::{HttpResponse, web};
-use larder_cache::template::{Lazy, OpenPage};
-use larder_models::{Object, invalidation::OBJECTS_KEY};
+use larder_cache::{
+    dependencies::carry,
+    template::{Lazy, OpenPage},
+};
+use larder_models::Object;
 use serde::Serialize;
 
-use super::{VIEW_SECONDS, objects::object_list};
+use super::{
+    VIEW_SECONDS,
+    objects::{OBJECTS_KEY, object_list},
+};
 use crate::{
     failure::Failure,
     session::{self, Account},
@@ -50,7 +56,7 @@ struct ValuePanel {
 pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<HttpResponse, Failure> {
     let (caches, database) = (state.caches.clone(), state.database.clone());
     let (for_panel, from) = (caches.clone(), database.clone());
-    let (list, hit) = web::block(move || object_list(&for_panel, &from)).await??;
+    let (list, hit) = web::block(carry(move || object_list(&for_panel, &from))).await??;
     let page = LevelsPage {
         section: "levels",
         account: session::account(&session),
@@ -69,8 +75,7 @@ pub(super) async fn levels(state: web::Data<State>, session: Session) -> Result<
         },
     };
     let lazy = Lazy::new()
-        // Read inside the fragment, after it noted the versions of its tags: what was read before them could be old
-        // and yet be kept.
+        // Read inside of the fragment, which then depends on it. What is read before it, it knows nothing of.
         .value("newest", move || {
             let (list, _) = object_list(&caches, &database)?;
             Ok::<_, Failure>(list.cards.into_iter().take(NEWEST).collect::<Vec<_>>())

@@ -1,12 +1,10 @@
-//! The list of objects, in a cached fragment over a cached value; and the page of one object, cached per view.
+//! The list of objects, in a cached fragment over a cached value; and the pages of one object, of a category and of a label,
+//! cached per view.
 
 use actix_session::Session;
 use actix_web::{HttpRequest, HttpResponse, web};
 use larder_cache::{Caches, LoadError, template::Lazy};
-use larder_models::{
-    Database, Model, Object,
-    invalidation::{ANY_OBJECT_TAG, OBJECTS_KEY},
-};
+use larder_models::{Category, Database, Db, Label, Link, Model, Object, ObjectLabel};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,8 +13,11 @@ use crate::{
     state::{State, now_millis},
 };
 
+/// The key of the low-level value that holds the list of objects.
+pub(super) const OBJECTS_KEY: &str = "objects";
+
 /// How long the list is kept. An edit throws it away, so this could be days.
-const LIST_SECONDS: u64 = 300;
+const LIST_SECONDS: u64 = 500;
 
 /// How much of a text the list shows.
 const EXCERPT_CHARS: usize = 140;
@@ -33,10 +34,28 @@ pub(super) struct Card {
     pub(super) id: i64,
     pub(super) title: String,
     excerpt: String,
+    category: Option<String>,
+    labels: Vec<String>,
     updated: i64,
 }
 
 impl Card {
+    /// Makes the cards of objects, with the names of their categories and labels.
+    fn of_all(db: &mut Db, objects: Vec<Object>) -> larder_models::Result<Vec<Card>> {
+        let categories = Category::find_many(db, objects.iter().filter_map(|object| object.category_id))?;
+        let labels = ObjectLabel::rights_of(db, objects.iter().map(Object::pk))?;
+        let card = |object: Object| {
+            let category = object.category_id.and_then(|id| categories.get(&id));
+            let labels = labels.get(&object.id).into_iter().flatten();
+            Card {
+                category: category.map(|category| category.name.clone()),
+                labels: labels.map(|label| label.name.clone()).collect(),
+                ..Card::of(object)
+            }
+        };
+        Ok(objects.into_iter().map(card).collect())
+    }
+
     fn of(object: Object) -> Self {
         let text = object.body.split_whitespace().collect::<Vec<_>>().join(" ");
         let excerpt = match text.char_indices().nth(EXCERPT_CHARS) {
@@ -46,7 +65,14 @@ impl Card {
             }
             None => text,
         };
-        Card { id: object.id, title: object.title, excerpt, updated: object.updated }
+        Card {
+            id: object.id,
+            title: object.title,
+            excerpt,
+            category: None,
+            labels: Vec::new(),
+            updated: object.updated,
+        }
     }
 }
 
@@ -55,15 +81,15 @@ pub(super) fn object_list(
     caches: &Caches,
     database: &Database,
 ) -> Result<(ObjectList, bool), LoadError<larder_models::Error>> {
-    let cache = caches.default_cache().blocking().tags([ANY_OBJECT_TAG]);
+    let cache = caches.default_cache().blocking();
     let mut hit = true;
     let list = cache.get_or_set(OBJECTS_KEY, LIST_SECONDS, || {
         hit = false;
-        let objects = database.read(Object::published)?;
-        Ok::<_, larder_models::Error>(ObjectList {
-            made_at: now_millis(),
-            cards: objects.into_iter().map(Card::of).collect(),
-        })
+        let cards = database.read(|db| {
+            let objects = Object::published(db)?;
+            Card::of_all(db, objects)
+        });
+        Ok::<_, larder_models::Error>(ObjectList { made_at: now_millis(), cards: cards? })
     });
     Ok((list?, hit))
 }
@@ -97,6 +123,8 @@ struct Detail {
     id: i64,
     title: String,
     paragraphs: Vec<String>,
+    category: Option<Category>,
+    labels: Vec<Label>,
     published: bool,
     created: i64,
     updated: i64,
@@ -106,17 +134,60 @@ struct Detail {
 pub(super) async fn detail(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Failure> {
     // More digits than a number has are an address without an object.
     let id = request.match_info()["id"].parse().map_err(|_| Failure::NotFound)?;
-    let object = state.read(move |db| Object::find(db, id)).await?;
-    let object = object.filter(|object| object.published).ok_or(Failure::NotFound)?;
+    let found = state.read(move |db| {
+        let Some(object) = Object::find(db, id)?.filter(|object| object.published) else { return Ok(None) };
+        let category = object.category_id.map(|id| Category::find(db, id)).transpose()?.flatten();
+        let labels = ObjectLabel::rights(db, id)?;
+        Ok(Some((object, category, labels)))
+    });
+    let (object, category, labels) = found.await?.ok_or(Failure::NotFound)?;
     let paragraphs = object.body.split("\n\n").map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
     let detail = Detail {
         id: object.pk(),
         paragraphs: paragraphs.collect(),
         title: object.title,
+        category,
+        labels,
         published: object.published,
         created: object.created,
         updated: object.updated,
         version: object.version,
     };
     state.page("objects/detail.html", &DetailPage { section: "objects", object: detail, made_at: now_millis() })
+}
+
+#[derive(Serialize)]
+struct GroupPage {
+    section: &'static str,
+    /// What the name is that of: `category`, `label`.
+    kind: &'static str,
+    name: String,
+    objects: Vec<Card>,
+    made_at: i64,
+}
+
+pub(super) async fn in_category(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Failure> {
+    let id = request.match_info()["id"].parse().map_err(|_| Failure::NotFound)?;
+    let found = state.read(move |db| {
+        let Some(category) = Category::find(db, id)? else { return Ok(None) };
+        let objects = Object::published_in(db, id)?;
+        Ok(Some((category.name, Card::of_all(db, objects)?)))
+    });
+    group(&state, "category", found.await?)
+}
+
+pub(super) async fn with_label(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Failure> {
+    let id = request.match_info()["id"].parse().map_err(|_| Failure::NotFound)?;
+    let found = state.read(move |db| {
+        let Some(label) = Label::find(db, id)? else { return Ok(None) };
+        let objects = Object::published_with(db, id)?;
+        Ok(Some((label.name, Card::of_all(db, objects)?)))
+    });
+    group(&state, "label", found.await?)
+}
+
+fn group(state: &State, kind: &'static str, found: Option<(String, Vec<Card>)>) -> Result<HttpResponse, Failure> {
+    let (name, objects) = found.ok_or(Failure::NotFound)?;
+    let page = GroupPage { section: "objects", kind, name, objects, made_at: now_millis() };
+    state.page("objects/group.html", &page)
 }

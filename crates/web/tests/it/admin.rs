@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use larder_models::{Group, Link, Model, NewGroup, NewUser, Password, User, UserGroup};
+
 use crate::site::{Page, Site, header, location, run};
 
 #[test]
@@ -142,7 +144,8 @@ fn of_two_editors_the_second_is_told() {
     let answer = second.post("/admin/objects/1/change/", &theirs);
     assert_eq!(answer.status(), 409);
     let page = Page(answer.text().unwrap());
-    assert!(page.0.contains("Somebody else saved this object"));
+    assert!(page.0.contains("Somebody else saved this meanwhile") && page.0.contains("admin changed it at"));
+    assert_eq!(page.all(".version"), ["First", "Second"]);
     assert_eq!(site.visitor().page("/objects/1/").one("h1"), "First");
     assert_eq!(second.post("/admin/objects/1/change/", &page.form()).status(), 303);
     assert_eq!(site.visitor().page("/objects/1/").one("h1"), "Second");
@@ -211,4 +214,253 @@ fn titles_that_nobody_can_see_are_refused() {
         assert_eq!(staff.submit("/admin/objects/add/", &[("title", title)]).status(), 422, "{title:?}");
     }
     assert_eq!(staff.submit("/admin/objects/add/", &[("title", "❤")]).status(), 303);
+}
+
+#[test]
+fn a_conflict_is_settled_field_by_field() {
+    let site = Site::start();
+    let (first, second) = (site.staff(), site.staff());
+    let path = "/admin/objects/1/change/";
+    let mut mine = second.page(path).form();
+    assert_eq!(first.submit(path, &[("title", "Their title"), ("body", "Their text")]).status(), 303);
+    mine.insert("title".to_owned(), "My title".to_owned());
+    mine.insert("body".to_owned(), "My text".to_owned());
+    let page = Page(second.post(path, &mine).text().unwrap());
+    let mut choice = page.form();
+    choice.insert("_take_title".to_owned(), "theirs".to_owned());
+    assert_eq!(second.post(path, &choice).status(), 303);
+    let shown = site.visitor().page("/objects/1/");
+    assert_eq!((shown.one("h1"), shown.one(".prose p")), ("Their title".to_owned(), "My text".to_owned()));
+}
+
+#[test]
+fn a_save_says_what_it_threw_out() {
+    let site = Site::start();
+    let (visitor, staff) = (site.visitor(), site.staff());
+    for path in ["/objects/", "/objects/1/", "/categories/3/", "/objects/", "/objects/1/", "/categories/3/"] {
+        visitor.page(path);
+    }
+    assert_eq!(staff.submit("/admin/categories/3/change/", &[("name", "Pots")]).status(), 303);
+    let list = staff.page("/admin/categories/");
+    assert_eq!(list.one(".effects summary"), "Invalidated 1 key, 1 fragment and 2 pages");
+    let gone = list.all(".effects li");
+    assert_eq!(gone, ["fragment object_list", "key objects", "page /categories/3/", "page /objects/1/"]);
+    assert_eq!(visitor.page("/objects/1/").all(".facts a")[0], "Pots");
+}
+
+#[test]
+fn lists_are_filtered_ordered_exported_and_filters_survive_a_save() {
+    let site = Site::start();
+    let staff = site.staff();
+    let titles = |query: &str| staff.page(&format!("/admin/objects/{query}")).all("tbody th");
+    assert_eq!(titles("?published=no").len(), 4);
+    assert_eq!(titles("?category=none").len(), 2);
+    assert_eq!(
+        titles("?category=3&o=title"),
+        ["Butter mould, thistle pattern", "Cheese vat, origin unknown", "Copper jam pan"]
+    );
+    assert_eq!(titles("?category=3&o=-title&q=pan").first().unwrap(), "Copper jam pan");
+    for odd in [
+        "?published=maybe",
+        "?o=password",
+        "?o=title;DROP TABLE object",
+        "?category=%27%20OR%201",
+        "?p=-1",
+        "?nothing=1",
+    ] {
+        assert_eq!(titles(odd).len(), 20, "{odd}");
+    }
+    let export = staff.get("/admin/objects/export/?category=3&o=title");
+    assert!(header(&export, "content-disposition").contains("objects.csv"));
+    let export = export.text().unwrap();
+    assert_eq!(export.lines().count(), 4);
+    assert!(export.starts_with("\"Number\",\"Title\",\"Category\",\"Published\""), "{export}");
+    assert!(export.contains("\"Butter mould, thistle pattern\",\"Pans and moulds\",\"yes\""), "{export}");
+
+    let answer = staff.submit("/admin/objects/1/change/?category=3&o=title", &[("title", "Pan")]);
+    assert_eq!(location(&answer), "/admin/objects/?o=title&category=3");
+    let form = staff.page("/admin/objects/1/change/").form();
+    let mut elsewhere = form.clone();
+    elsewhere.insert("back".to_owned(), "//evil.test/?q=1".to_owned());
+    let answer = staff.post("/admin/objects/1/change/", &elsewhere);
+    assert!(location(&answer).starts_with("/admin/objects/"), "{}", location(&answer));
+}
+
+#[test]
+fn actions_work_on_what_is_ticked_or_on_all_that_is_found() {
+    let site = Site::start();
+    let (visitor, staff) = (site.visitor(), site.staff());
+    let act = |query: &str, fields: &[(&str, &str)]| {
+        let token = staff.page("/admin/objects/").form()["csrf_token"].clone();
+        let fields = [&[("csrf_token", &*token), ("back", query)], fields].concat();
+        let body = serde_html_form::to_string(fields).unwrap();
+        let request = staff.request(reqwest::Method::POST, "/admin/objects/action/");
+        staff.send(request.header("content-type", "application/x-www-form-urlencoded").body(body))
+    };
+    visitor.page("/objects/1/");
+    assert_eq!(act("", &[("action", "unpublish"), ("pk", "1"), ("pk", "2")]).status(), 303);
+    assert!(staff.page("/admin/objects/").one(".message p").contains("2 objects were taken off the site."));
+    assert_eq!(visitor.get("/objects/1/").status(), 404);
+    assert_eq!(act("published=no", &[("action", "publish"), ("all", "1")]).status(), 303);
+    assert_eq!(visitor.page("/objects/").all(".jars h2").len(), 24);
+    assert_eq!(location(&act("o=title", &[("action", "publish")])), "/admin/objects/?o=title");
+    assert!(staff.page("/admin/objects/").one(".message p").contains("Tick some objects first."));
+
+    let asked = act("", &[("action", "delete"), ("pk", "1"), ("pk", "2")]);
+    assert_eq!(asked.status(), 200);
+    assert!(asked.text().unwrap().contains("Delete 2 objects?"));
+    assert_eq!(act("", &[("action", "delete"), ("pk", "1"), ("pk", "2"), ("confirmed", "1")]).status(), 303);
+    assert_eq!(visitor.get("/objects/2/").status(), 404);
+    let history = staff.page("/admin/history/?action=deleted").all("tbody td");
+    assert_eq!(history.iter().filter(|cell| *cell == "deleted").count(), 2);
+    let doomed = staff.page("/admin/categories/1/delete/");
+    assert!(doomed.0.contains("These objects will be in no category:") && doomed.0.contains("Bread trough"));
+}
+
+/// Makes a user who is in one group, and signs him in.
+fn member(site: &Site, name: &str, permissions: &str) -> crate::site::Visitor {
+    let database = site.database();
+    let password = Password::new("quince jelly").unwrap();
+    database
+        .write(|db| {
+            let group = Group::insert(db, NewGroup { name: name.into(), permissions: permissions.into() })?;
+            let new = NewUser { username: name.into(), password, is_staff: true, is_superuser: false };
+            let user = User::create(db, new)?;
+            UserGroup::set(db, user.id, &[group.id])
+        })
+        .unwrap();
+    let visitor = site.visitor();
+    let answer = visitor.submit("/admin/login/", &[("username", name), ("password", "quince jelly")]);
+    assert_eq!(answer.status(), 303);
+    visitor
+}
+
+#[test]
+fn each_page_and_action_asks_for_permission() {
+    let site = Site::start();
+    let viewer = member(&site, "viewer", "object.view");
+    let index = viewer.page("/admin/");
+    assert_eq!(index.all("#models + table tbody th"), ["Objects"]);
+    for (path, status) in [
+        ("/admin/objects/", 200),
+        ("/admin/objects/export/", 200),
+        ("/admin/objects/1/change/", 200),
+        ("/admin/objects/add/", 403),
+        ("/admin/objects/1/delete/", 403),
+        ("/admin/users/", 403),
+        ("/admin/users/1/change/", 403),
+        ("/admin/groups/", 403),
+        ("/admin/history/", 403),
+        ("/admin/nothing/", 404),
+    ] {
+        assert_eq!(viewer.get(path).status(), status, "{path}");
+    }
+    let form = viewer.page("/admin/objects/1/change/");
+    assert!(form.0.contains("You may look at this and not change it.") && !form.0.contains("Save and continue"));
+    let mut sent = form.form();
+    sent.insert("title".to_owned(), "Mine".to_owned());
+    sent.insert("action".to_owned(), "publish".to_owned());
+    sent.insert("pk".to_owned(), "1".to_owned());
+    for path in
+        ["/admin/objects/1/change/", "/admin/objects/add/", "/admin/objects/1/delete/", "/admin/objects/action/"]
+    {
+        assert_eq!(viewer.post(path, &sent).status(), 403, "{path}");
+    }
+    let editor = member(&site, "editor", "object.change category.change category.delete");
+    assert_eq!(editor.submit("/admin/objects/1/change/", &[("title", "Edited")]).status(), 303);
+    assert_eq!(editor.get("/admin/objects/1/delete/").status(), 403);
+    assert_eq!(editor.get("/admin/objects/add/").status(), 403);
+}
+
+#[test]
+fn nobody_gives_himself_more_than_he_has() {
+    let site = Site::start();
+    let manager = member(&site, "manager", "user.view user.add user.change user.delete staff_group.change");
+    // The user of the demo is a superuser.
+    assert!(!manager.page("/admin/users/1/change/").0.contains("Save and continue"));
+    let mut form = manager.page("/admin/users/2/change/").form();
+    form.insert("password".to_owned(), "stolen password".to_owned());
+    assert_eq!(manager.post("/admin/users/1/change/", &form).status(), 403);
+    assert_eq!(manager.submit("/admin/users/1/delete/", &[]).status(), 403);
+    // Himself he may change, but not what he may do; nor any field that is not in the form.
+    let mut form = manager.page("/admin/users/2/change/").form();
+    for name in ["is_superuser", "is_staff", "groups", "id", "created"] {
+        form.insert(name.to_owned(), "1".to_owned());
+    }
+    form.insert("username".to_owned(), "boss".to_owned());
+    assert_eq!(manager.post("/admin/users/2/change/", &form).status(), 303);
+    let user = site.database().read(|db| User::get(db, 2)).unwrap();
+    assert!(user.username == "boss" && !user.is_superuser && user.is_staff && user.created > 1_000_000);
+    assert!(!manager.page("/admin/groups/1/change/").0.contains("Save and continue"));
+    assert_eq!(manager.post("/admin/groups/1/change/", &form).status(), 403);
+    // Nor does whom he makes have more.
+    let mut new = manager.page("/admin/users/add/").form();
+    for (name, value) in
+        [("username", "puppet"), ("password", "quince jelly"), ("is_superuser", "on"), ("is_staff", "on")]
+    {
+        new.insert(name.to_owned(), value.to_owned());
+    }
+    assert_eq!(manager.post("/admin/users/add/", &new).status(), 303);
+    let puppet = site.database().read(|db| User::by_username(db, "puppet")).unwrap().unwrap();
+    assert!(!puppet.is_superuser && !puppet.is_staff);
+}
+
+#[test]
+fn what_is_entered_is_shown_as_text() {
+    let site = Site::start();
+    let staff = site.staff();
+    let script = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    for (path, field) in
+        [("/admin/categories/add/", "name"), ("/admin/labels/add/", "name"), ("/admin/groups/add/", "name")]
+    {
+        let name = &script[..50];
+        assert_eq!(staff.submit(path, &[(field, name)]).status(), 303, "{path}");
+    }
+    assert_eq!(
+        staff.submit("/admin/objects/add/", &[("title", script), ("body", script), ("published", "on")]).status(),
+        303
+    );
+    let query = "q=%3Cscript%3Ealert(1)%3C/script%3E&o=%3Cscript%3E&published=%3Cscript%3E&x=%3Cscript%3E";
+    for path in [
+        "/admin/",
+        "/admin/objects/",
+        "/admin/objects/25/change/",
+        "/admin/objects/25/delete/",
+        "/admin/categories/",
+        "/admin/categories/5/change/",
+        "/admin/labels/",
+        "/admin/groups/",
+        "/admin/history/",
+        "/objects/",
+        "/objects/25/",
+        &format!("/admin/objects/?{query}"),
+        &format!("/admin/objects/1/change/?{query}"),
+        &format!("/admin/objects/add/?{query}"),
+    ] {
+        let page = staff.page(path).0;
+        assert!(!page.contains("<script>alert") && !page.contains("<img src=x"), "{path}");
+    }
+    let refused = staff.submit("/admin/categories/add/", &[("name", &script.repeat(3))]);
+    assert!(refused.status() == 422 && !refused.text().unwrap().contains("<script>alert"));
+}
+
+#[test]
+fn names_are_taken_once_and_users_need_a_password() {
+    let site = Site::start();
+    let staff = site.staff();
+    let taken = staff.submit("/admin/labels/add/", &[("name", "wood")]);
+    assert_eq!(taken.status(), 422);
+    assert!(taken.text().unwrap().contains("There is one with this already."));
+    let refused = staff.submit("/admin/users/add/", &[("username", "anna")]);
+    assert!(refused.status() == 422 && refused.text().unwrap().contains("Enter a password."));
+    let short = staff.submit("/admin/users/add/", &[("username", "anna"), ("password", "short")]);
+    let short = short.text().unwrap();
+    assert!(short.contains("at least 8 characters") && !short.contains("\"short\""), "passwords do not come back");
+    let fields = [("username", "anna"), ("password", "quince jelly"), ("is_staff", "on"), ("is_active", "on")];
+    assert_eq!(staff.submit("/admin/users/add/", &fields).status(), 303);
+    let anna = site.visitor();
+    let answer = anna.submit("/admin/login/", &[("username", "anna"), ("password", "quince jelly")]);
+    assert_eq!(answer.status(), 303);
+    let changes = staff.page("/admin/users/2/change/").0;
+    assert!(changes.contains("(hidden)") && !changes.contains("argon2"), "the history knows no passwords");
 }

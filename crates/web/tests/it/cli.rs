@@ -199,3 +199,75 @@ fn pages_are_purged_by_their_address() {
     assert!(!purge(&format!("{address}nowhere/")).status.success());
     assert!(text(&purge("/objects/1/")).contains("write http://"), "{}", text(&purge("/objects/1/")));
 }
+
+#[test]
+fn migrations_go_up_and_down_and_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let migrate = |arguments: &[&str]| {
+        let output = run(folder.path(), &[&["migrate"], arguments].concat(), &[]);
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let status = migrate(&["status"]);
+    assert!(status.lines().all(|line| line.starts_with("missing 2026-")), "{status}");
+    let count = status.lines().count();
+    assert_eq!(migrate(&["up"]).lines().filter(|line| line.starts_with("applied migration")).count(), count);
+    assert!(migrate(&[]).contains("up to date"));
+    assert!(migrate(&["down"]).contains("reverted migration"));
+    let status = migrate(&["status"]);
+    assert!(status.lines().last().unwrap().starts_with("missing") && status.starts_with("applied"), "{status}");
+    let all = migrate(&["down", "--steps", "99"]);
+    assert_eq!(all.lines().filter(|line| line.starts_with("reverted")).count(), count - 1, "{all}");
+    assert!(all.ends_with("no migration is applied\n"), "{all}");
+    migrate(&["up"]);
+}
+
+#[test]
+fn data_is_carried_from_one_database_to_the_next_and_shown_at_once() {
+    let site = Site::start();
+    let visitor = site.visitor();
+    let folder = site.folder.path();
+    let dumped = run(folder, &["dumpdata", "--output", "all.json"], &[]);
+    assert!(dumped.status.success(), "{}", text(&dumped));
+    let all = std::fs::read_to_string(folder.join("all.json")).unwrap();
+    let categories = text(&run(folder, &["dumpdata", "category"], &[]));
+    assert!(all.len() > categories.len() && categories.contains("\"name\": \"Jars and bins\""), "{categories}");
+
+    // Another database holds the same afterwards.
+    let elsewhere = tempfile::tempdir().unwrap();
+    run(elsewhere.path(), &["migrate"], &[]);
+    std::fs::write(elsewhere.path().join("all.json"), &all).unwrap();
+    let loaded = run(elsewhere.path(), &["loaddata", "all.json"], &[]);
+    assert!(text(&loaded).contains("loaded "), "{}", text(&loaded));
+    assert_eq!(text(&run(elsewhere.path(), &["dumpdata"], &[])), all);
+
+    // A running app shows what was loaded.
+    assert_eq!(visitor.page("/objects/1/").all(".facts a")[0], "Pans and moulds");
+    std::fs::write(folder.join("new.json"), categories.replace("Pans and moulds", "Copper & brass")).unwrap();
+    let loaded = run(folder, &["loaddata", "new.json"], &[]);
+    assert!(loaded.status.success(), "{}", text(&loaded));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(visitor.page("/objects/1/").all(".facts a")[0], "Copper & brass");
+    assert_eq!(visitor.page("/categories/3/").one("h1"), "Copper & brass");
+
+    // What cannot be taken is named, and nothing of it is stored.
+    for (bad, why) in [
+        ("{}", "is no list of"),
+        ("[{\"model\": \"shelf\", \"pk\": 1, \"fields\": {}}]", "there are category, label, object, object_label"),
+        ("[{\"model\": \"label\", \"fields\": {\"name\": \"a\", \"version\": 1}}]", "a row has no pk"),
+        ("[{\"model\": \"label\", \"pk\": 90, \"fields\": {\"version\": 1}}]", "label 90: missing field `name`"),
+        ("[{\"model\": \"label\", \"pk\": 90, \"fields\": {\"name\": \" \", \"version\": 1}}]", "Enter a name."),
+        ("[{\"model\": \"object_label\", \"fields\": {\"object_id\": 1}}]", "lacks object_id or label_id"),
+        (
+            "[{\"model\": \"object_label\", \"fields\": {\"object_id\": 1, \"label_id\": 99}}]",
+            "cannot take object_label",
+        ),
+    ] {
+        std::fs::write(folder.join("bad.json"), bad).unwrap();
+        let refused = run(folder, &["loaddata", "bad.json"], &[]);
+        assert!(!refused.status.success() && text(&refused).contains(why), "{bad}: {}", text(&refused));
+    }
+    let unknown = run(folder, &["dumpdata", "shelf"], &[]);
+    assert!(!unknown.status.success() && text(&unknown).contains("there are category"), "{}", text(&unknown));
+    assert!(text(&run(folder, &["loaddata", "nothing.json"], &[])).contains("cannot read nothing.json"));
+}

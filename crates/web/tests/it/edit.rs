@@ -52,11 +52,13 @@ fn an_edit_shows_everywhere(environment: &[(&str, &str)]) -> Site {
 /// The lines that an edit of object 1 leaves after all pages were opened.
 fn assert_log(site: &Site) {
     let log = site.log();
+    // On a store of this process alone it is for those who look closely: nothing had the tag.
+    let without_entries = r#" cache: invalidated tag=object alias=default cause="post_save Object#1" entries=0"#;
+    assert!(["INFO ", "DEBUG"].iter().any(|level| log.contains(&format!("{level}{without_entries}"))), "{log}");
     for expected in [
-        r#"INFO  cache: invalidated key=objects alias=default cause="post_save Object#1" entries=1"#,
-        r#"INFO  cache: invalidated tag=object alias=default cause="post_save Object#1" entries=4 removed="fragment levels_newest, fragment object_list, key objects, page /levels/view/""#,
+        r#"INFO  cache: invalidated tag=object/published alias=default cause="post_save Object#1" entries=4 removed="fragment levels_newest, fragment object_list, key objects, page /levels/view/""#,
         r#"INFO  cache: invalidated tag=object:1 alias=default cause="post_save Object#1" entries=1 removed="page /objects/1/""#,
-        r#"INFO  cache: invalidated tag=object:1 alias=default cause="post_delete Object#1""#,
+        r#"INFO  cache: invalidated tag=object:1 alias=default cause="post_delete Object#1 and 1 more""#,
         "DEBUG cache: hit page=/objects/1/ alias=default took_us=",
         "DEBUG cache: miss page=/objects/1/ alias=default reason=\"tag object:1 changed\"",
     ] {

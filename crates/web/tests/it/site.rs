@@ -1,15 +1,16 @@
 //! Starts the binary in an empty folder, and talks to it as a browser does.
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
+use larder_models::{Database, Signals};
 use reqwest::{
     blocking::{Client, RequestBuilder, Response},
     header::{COOKIE, LOCATION, SET_COOKIE},
@@ -91,7 +92,7 @@ impl Site {
         Visitor {
             client: Client::builder().redirect(Policy::none()).timeout(PATIENCE).build().unwrap(),
             address: self.address.clone(),
-            cookies: RefCell::default(),
+            cookies: Mutex::default(),
         }
     }
 
@@ -101,6 +102,19 @@ impl Site {
         let answer = staff.submit("/admin/login/", &[("username", "admin"), ("password", &self.password)]);
         assert_eq!(answer.status(), 303, "{}", answer.text().unwrap());
         staff
+    }
+
+    /// Opens the database of an app on its defaults, as another process would.
+    pub(crate) fn database(&self) -> Database {
+        let path = self.folder.path().join("var/larder.sqlite3");
+        Database::open(&format!("sqlite://{}", path.display()), Signals::new()).unwrap()
+    }
+
+    /// Ends the app at once, wherever it is, and returns its folder.
+    pub(crate) fn kill(mut self) -> TempDir {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap())
     }
 
     /// Returns the log so far.
@@ -135,7 +149,7 @@ impl Drop for Site {
 pub(crate) struct Visitor {
     client: Client,
     address: String,
-    cookies: RefCell<BTreeMap<String, String>>,
+    cookies: Mutex<BTreeMap<String, String>>,
 }
 
 impl Visitor {
@@ -166,19 +180,30 @@ impl Visitor {
         self.send(request.header("content-type", "application/x-www-form-urlencoded").body(body))
     }
 
+    /// Sends a form to an app that may end meanwhile.
+    pub(crate) fn try_post(&self, path: &str, form: &BTreeMap<String, String>) {
+        let body = serde_html_form::to_string(form).unwrap();
+        let request = self.client.post(format!("{}{path}", self.address)).header(COOKIE, self.cookie());
+        let _ended = request.header("content-type", "application/x-www-form-urlencoded").body(body).send();
+    }
+
+    fn cookie(&self) -> String {
+        let cookies = self.cookies.lock().unwrap();
+        cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
+    }
+
     pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.address))
     }
 
     pub(crate) fn send(&self, request: RequestBuilder) -> Response {
-        let cookies: Vec<String> =
-            self.cookies.borrow().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let request = if cookies.is_empty() { request } else { request.header(COOKIE, cookies.join("; ")) };
+        let cookie = self.cookie();
+        let request = if cookie.is_empty() { request } else { request.header(COOKIE, cookie) };
         let answer = request.send().unwrap();
         for cookie in answer.headers().get_all(SET_COOKIE) {
             let pair = cookie.to_str().unwrap().split(';').next().unwrap();
             let (name, value) = pair.split_once('=').unwrap();
-            self.cookies.borrow_mut().insert(name.to_owned(), value.to_owned());
+            self.cookies.lock().unwrap().insert(name.to_owned(), value.to_owned());
         }
         answer
     }
@@ -217,17 +242,24 @@ impl Page {
     /// Returns the fields of the form in the content with their values.
     pub(crate) fn form(&self) -> BTreeMap<String, String> {
         let html = Html::parse_document(&self.0);
-        let inputs = Selector::parse("main form[method=post] input, main form[method=post] textarea").unwrap();
+        let inputs = ["input", "textarea", "select"].map(|kind| format!("main form[method=post] {kind}")).join(", ");
+        let inputs = Selector::parse(&inputs).unwrap();
+        let chosen = Selector::parse("option[selected]").unwrap();
         let mut form = BTreeMap::new();
         for element in html.select(&inputs) {
             let Some(name) = element.attr("name") else { continue };
-            let is_off = element.attr("type") == Some("checkbox") && element.attr("checked").is_none();
+            let is_ticked = matches!(element.attr("type"), Some("checkbox" | "radio"));
+            let is_off = is_ticked && element.attr("checked").is_none() || element.attr("disabled").is_some();
             if is_off || element.attr("type") == Some("submit") {
                 continue;
             }
             let value = match element.value().name() {
                 // A line break right behind the tag is not part of the text.
                 "textarea" => element.text().collect::<String>(),
+                "select" => {
+                    let option = element.select(&chosen).next();
+                    option.and_then(|option| option.attr("value")).unwrap_or("").to_owned()
+                }
                 _ => element.attr("value").unwrap_or("on").to_owned(),
             };
             form.insert(name.to_owned(), value);

@@ -27,6 +27,7 @@ on_every_driver! {
     every_verb_does_what_it_says
     values_of_all_kinds_read_back
     counters_cover_the_whole_range_and_keep_their_timeout
+    a_dash_behind_a_counter_in_the_memory_of_the_server_is_not_its_sign
     only_counters_count
     many_threads_lose_no_count
     many_keys_go_together
@@ -136,6 +137,19 @@ fn counters_cover_the_whole_range_and_keep_their_timeout(driver: Driver) {
         set(start);
         assert!(matches!(store.incr("n", delta), Err(Error::NotACounter { .. })), "{start} + {delta}");
         assert_eq!(value(&store, "n"), Some(Value::Integer(start)), "it did not change");
+    }
+}
+
+fn a_dash_behind_a_counter_in_the_memory_of_the_server_is_not_its_sign(driver: Driver) {
+    let (_server, store) = start(driver);
+    for number in [-5, i64::MIN, 5, 0] {
+        // The server gives the memory of a deleted item to the next one of its size, as it is.
+        store.set("n", &text(&"-".repeat(30)), Expiry::Never).unwrap();
+        store.delete("n").unwrap();
+        store.set("n", &Value::Integer(number), after(600)).unwrap();
+        assert_eq!(store.incr("n", 1).unwrap(), Some(number + 1));
+        assert_eq!(value(&store, "n"), Some(Value::Integer(number + 1)));
+        assert_expires_in(&store, "n", 600);
     }
 }
 

@@ -32,6 +32,11 @@ const BATCH_KEYS: usize = 100;
 /// How many bytes of values are sent in one exchange before their answers are read.
 const BATCH_BYTES: usize = 1 << 20;
 
+/// How often a counter is read and replaced before it is given up, because others were faster each time.
+const MAX_ATTEMPTS: usize = 1000;
+
+const TOO_LARGE_SUM: &str = "the sum leaves the range of 64 bits";
+
 /// The longest answer to `stats` or `flush_all` that is read, in lines. memcached 1.6 sends about eighty.
 const MAX_REPLY_LINES: usize = 1000;
 
@@ -170,6 +175,37 @@ impl Server {
         Ok(replaced)
     }
 
+    /// Has the server count, modulo 2^64.
+    fn count(&self, key: &str, delta: i64) -> Result<Counted> {
+        let counted = match self.connected()?.client.run(Arithmetic::new(key).delta(delta.cast_unsigned())) {
+            Ok(counted) => counted,
+            Err(error) if is_not_a_number(&error) => return Ok(Counted::Refused),
+            Err(error) => return Err(self.failed(error)),
+        };
+        match (counted.status, counted.value) {
+            (MutationStatus::Applied, Some(stored)) => Ok(Counted::Number(decode_counter(stored))),
+            (MutationStatus::NotFound, _) => Ok(Counted::Missing),
+            _ => Err(self.failed(MetaError::Protocol("the answer to a count has no number".to_owned()))),
+        }
+    }
+
+    /// Counts by reading and replacing what was read, because the server may be wrong about numbers of 2^63 and more, which
+    /// are those below zero: memcached 1.6.18 looks for a sign beyond the end of the number, at what was in its memory before.
+    fn count_by_replacing(&self, key: &str, sum: impl Fn(i64) -> Option<i64>) -> Result<Option<i64>> {
+        let not_a_counter = |reason| Error::NotACounter { key: key.to_owned(), reason };
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(entry) = self.get(key)? else { return Ok(None) };
+            let Value::Integer(number) = entry.value else {
+                return Err(not_a_counter("its value is not an integer"));
+            };
+            let sum = sum(number).ok_or_else(|| not_a_counter(TOO_LARGE_SUM))?;
+            if self.replace(key, &entry.value, &Value::Integer(sum), entry.expiry)? {
+                return Ok(Some(sum));
+            }
+        }
+        Err(Error::unavailable(&self.label, "others changed the value each time it was read"))
+    }
+
     /// Reads the answer to one command of a batch.
     ///
     /// The client gives the refusal of one value to all that came after it, so those are sent `again`. What did get
@@ -298,24 +334,18 @@ impl Backend for Server {
     /// A count that left the range is taken back by the opposite one. Both only add, so whatever others count in
     /// between stays in; such a caller may be told a number from the far end, a moment before the range is left anyway.
     fn incr(&self, key: &str, delta: i64) -> Result<Option<i64>> {
-        let connected = self.connected()?;
-        let count = |delta: i64| connected.client.run(Arithmetic::new(key).delta(delta.cast_unsigned()));
-        let not_a_counter = |reason| Error::NotACounter { key: key.to_owned(), reason };
-        let counted = match count(delta) {
-            Ok(counted) => counted,
-            Err(error) if is_not_a_number(&error) => return Err(not_a_counter("its value is not an integer")),
-            Err(error) => return Err(self.failed(error)),
-        };
-        let number = match (counted.status, counted.value) {
-            (MutationStatus::Applied, Some(stored)) => decode_counter(stored),
-            (MutationStatus::NotFound, _) => return Ok(None),
-            _ => return Err(self.failed(MetaError::Protocol("the answer to a count has no number".to_owned()))),
+        let number = match self.count(key, delta)? {
+            Counted::Number(number) => number,
+            Counted::Missing => return Ok(None),
+            Counted::Refused => return self.count_by_replacing(key, |number| number.checked_add(delta)),
         };
         if number.checked_sub(delta).is_some() {
             return Ok(Some(number));
         }
-        count(delta.wrapping_neg()).map_err(|error| self.failed(error))?;
-        Err(not_a_counter("the sum leaves the range of 64 bits"))
+        if self.count(key, delta.wrapping_neg())? == Counted::Refused {
+            self.count_by_replacing(key, |number| Some(number.wrapping_sub(delta)))?;
+        }
+        Err(Error::NotACounter { key: key.to_owned(), reason: TOO_LARGE_SUM })
     }
 
     fn clear(&self) -> Result<()> {
@@ -424,6 +454,15 @@ fn batch_of<T>(items: &[T], bytes_of: impl Fn(&T) -> usize) -> &[T] {
         bytes <= BATCH_BYTES
     });
     &items[..fitting.count().max(1)]
+}
+
+/// What the server answered to a count.
+#[derive(Debug, PartialEq, Eq)]
+enum Counted {
+    Number(i64),
+    Missing,
+    /// It says that the value is no number.
+    Refused,
 }
 
 fn is_too_large(error: &MetaError) -> bool {

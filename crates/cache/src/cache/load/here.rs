@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
+    dependencies::{self, Here, Noted, Notes},
     error::Result,
     events::What,
-    fill::{self, LoadingHere},
     key::Key,
     load::{Choices, Load, LoadError},
     timeout::Timeout,
@@ -33,7 +33,7 @@ impl BlockingCache {
         timeout: impl Into<Timeout>,
         load: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, LoadError<E>> {
-        self.through(&key.into(), timeout.into(), false, |_| load())
+        self.through(&key.into(), timeout.into(), |_| load())
     }
 
     /// As [`Cache::get_or_load`](crate::Cache::get_or_load).
@@ -46,20 +46,23 @@ impl BlockingCache {
         timeout: impl Into<Timeout>,
         load: impl FnOnce(Load<T>) -> Result<T, E>,
     ) -> Result<T, LoadError<E>> {
-        self.through(&key.into(), timeout.into(), true, load)
+        self.through(&key.into(), timeout.into(), load)
     }
 
     fn through<T: Serialize + DeserializeOwned, E: Display + Send + Sync + 'static>(
         &self,
         key: &Key<'_>,
         timeout: Timeout,
-        may_discover: bool,
         load: impl FnOnce(Load<T>) -> Result<T, E>,
     ) -> Result<T, LoadError<E>> {
         let alone = |load: Box<dyn FnOnce(Load<T>) -> Result<T, E> + '_>| {
-            load(Load::new(None, Choices::default())).map_err(|error| LoadError::Failed(Arc::new(error)))
+            let choices = Choices::default();
+            let loaded = load(Load::new(None, choices.clone()));
+            let chosen = choices.take(Noted::default());
+            self.hand_on_loaded(chosen.timeout.unwrap_or(timeout), &chosen);
+            loaded.map_err(|error| LoadError::Failed(Arc::new(error)))
         };
-        let Some(wanted) = self.wanted(key, timeout, may_discover) else { return alone(Box::new(load)) };
+        let Some(wanted) = self.wanted(key, timeout) else { return alone(Box::new(load)) };
         let mut queue = Queue::new(wanted.final_key.clone(), wanted.options.max_wait);
         let mut first_look = None;
         loop {
@@ -81,7 +84,7 @@ impl BlockingCache {
                 Next::Load(old) => (old, false),
             };
             let patience = if old.is_some() { Patience::Hurries } else { Patience::Waits };
-            if fill::is_loading(&wanted.final_key) {
+            if dependencies::is_making(&wanted.final_key) {
                 return served(old).ok_or_else(|| LoadError::Recursive { key: key.to_string() });
             }
             match self.take_turn(&mut queue, key, &found, patience) {
@@ -112,10 +115,11 @@ impl BlockingCache {
         old: Option<(T, Timestamp)>,
         load: impl FnOnce(Load<T>) -> Result<T, E>,
     ) -> Result<T, LoadError<E>> {
-        let basis = loading.basis(&self.scope.tags, wanted.may_discover);
+        let basis = loading.basis(&self.scope.tags);
         let choices = Choices::default();
         let begun = Instant::now();
-        let here = LoadingHere::new(&wanted.final_key);
+        let notes = Notes::seen_by(self.alias.capabilities.sharing);
+        let here = Here::making([wanted.final_key.clone()], &notes);
         let loaded = load(Load::new(old, choices.clone()));
         drop(here);
         let cost = begun.elapsed();
@@ -123,7 +127,9 @@ impl BlockingCache {
             Ok(value) => {
                 self.journal().note(&wanted.key, What::Loaded { cost, background: false });
                 let content = self.encode(&wanted.key, &value);
-                self.keep_loaded(wanted, loading, content, basis, &choices.take(), cost);
+                let chosen = choices.take(notes.get());
+                self.hand_on_loaded(wanted.timeout_for(&chosen, content.as_ref().ok()), &chosen);
+                self.keep_loaded(wanted, loading, content, basis, chosen, cost);
                 Ok(value)
             }
             Err(error) => {

@@ -18,13 +18,14 @@ use super::{
     task::joined,
 };
 use crate::{
-    alias::{Basis, Copies, Found, Keep, State},
+    alias::{Basis, Copies, Found, Hit, Keep, State},
     codec::{self, Content},
+    dependencies::{self, Here, Noted, Notes},
     error::Result,
     events::What,
-    fill::{self, Caller, LoadingHere, Outcome},
+    fill::{Caller, Outcome},
     key::Key,
-    load::LoadError,
+    load::{Chosen, LoadError},
     timeout::Timeout,
 };
 
@@ -39,6 +40,13 @@ struct Looked<T> {
     fallbacks: HashMap<String, T>,
     /// Served, and to be loaded again.
     due: Vec<Missing>,
+}
+
+/// One of several values that were loaded; no content if there is none, or it cannot be stored.
+struct Loaded {
+    name: String,
+    loading: Loading,
+    content: Option<Content>,
 }
 
 impl Cache {
@@ -104,11 +112,12 @@ impl Cache {
             let names: Vec<String> = looked.missing.iter().map(|missing| missing.name.clone()).collect();
             let recursive = self.blocking.first_in_own_load(&names);
             let turns = match recursive {
-                _ if !self.capabilities().stores || Instant::now() >= deadline => None,
+                _ if self.blocking.alias.works_alone() || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
                 None => self.try_run(move |cache| cache.take_turns(looked.missing, Caller::Async)).await.ok(),
             };
             let Some(turns) = turns else {
+                self.blocking.hand_on_loaded(timeout, &Chosen::default());
                 values.extend(load(names).await.map_err(|error| LoadError::Failed(Arc::new(error)))?);
                 return Ok(values);
             };
@@ -117,8 +126,10 @@ impl Cache {
             if !names.is_empty() {
                 let (cache, load) = (self.clone(), Arc::clone(&load));
                 let final_keys = self.blocking.final_keys(&names);
-                let task = async move { cache.load_and_keep_many(turns, timeout, &*load, false).await };
-                values.extend(joined(tokio::spawn(fill::loading(task, final_keys)).await)?);
+                let notes = Notes::seen_by(self.capabilities().sharing);
+                let noted = notes.clone();
+                let task = async move { cache.load_and_keep_many(turns, timeout, &*load, noted, false).await };
+                values.extend(joined(tokio::spawn(dependencies::making(task, final_keys, &notes)).await)?);
             }
             serve_fallbacks(&mut held, &mut looked.fallbacks, &mut values);
             let mut error = None;
@@ -129,7 +140,7 @@ impl Cache {
             if let Some(error) = error {
                 let names = held.clone();
                 let stale = self.try_run(move |cache| Ok(cache.stale_many(&names))).await.ok().flatten();
-                values.extend(stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))?);
+                values.extend(stale.and_then(|hits| decode(&hits)).ok_or(LoadError::Failed(error))?);
                 return Ok(values);
             }
             if held.len() > flights.len() {
@@ -162,7 +173,9 @@ impl Cache {
             {
                 let final_keys = cache.blocking.final_keys(&turns.names());
                 // Its end is in the log; nobody waits for it.
-                let _ = fill::loading(cache.load_and_keep_many(turns, timeout, &*load, true), final_keys).await;
+                let notes = Notes::seen_by(cache.capabilities().sharing);
+                let load = cache.load_and_keep_many(turns, timeout, &*load, notes.clone(), true);
+                let _ = dependencies::making(load, final_keys, &notes).await;
             }
         };
         tokio::spawn(refresh);
@@ -173,6 +186,7 @@ impl Cache {
         turns: Turns,
         timeout: Timeout,
         load: &(impl Fn(Vec<String>) -> F + Send + Sync),
+        notes: Notes,
         background: bool,
     ) -> Result<HashMap<String, T>, LoadError<E>>
     where
@@ -181,15 +195,20 @@ impl Cache {
         F: Future<Output = Result<HashMap<String, T>, E>> + Send,
     {
         let (names, loadings) = (turns.names(), turns.loadings);
-        let basis = self.run(|cache| cache.alias.basis(None, &cache.scope.tags, false)).await;
+        let read = move |cache: &BlockingCache| Ok((cache.basis_of_many(&loadings), loadings));
+        let Ok((basis, loadings)) = self.run(read).await else {
+            return load(names).await.map_err(|error| LoadError::Failed(Arc::new(error)));
+        };
         let begun = Instant::now();
         let loaded = load(names.clone()).await;
         let cost = begun.elapsed();
         match loaded {
             Ok(values) => {
-                let encoded = self.blocking.encode_loaded(&loadings, &values);
+                let loaded = self.blocking.encode_loaded(loadings, &values);
+                let noted = notes.get();
+                self.blocking.hand_on_loaded(timeout, &Chosen::default());
                 let keep = move |cache: &BlockingCache| {
-                    cache.keep_loaded_many(loadings, encoded, timeout, basis, cost, background);
+                    cache.keep_loaded_many(loaded, timeout, basis, noted, cost, background);
                     Ok(())
                 };
                 let _ = self.try_run(keep).await;
@@ -203,7 +222,7 @@ impl Cache {
                     Ok(cache.stale_many(&names))
                 };
                 let stale = self.run(stale).await.ok().flatten();
-                stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))
+                stale.and_then(|hits| decode(&hits)).ok_or(LoadError::Failed(error))
             }
         }
     }
@@ -241,11 +260,12 @@ impl BlockingCache {
             }
             let names: Vec<String> = looked.missing.iter().map(|missing| missing.name.clone()).collect();
             let turns = match self.first_in_own_load(&names) {
-                _ if !self.alias.capabilities.stores || Instant::now() >= deadline => None,
+                _ if self.alias.works_alone() || Instant::now() >= deadline => None,
                 Some(name) => return Err(LoadError::Recursive { key: Key::from(name).to_string() }),
                 None => self.take_turns(looked.missing, Caller::Blocking).ok(),
             };
             let Some(turns) = turns else {
+                self.hand_on_loaded(timeout, &Chosen::default());
                 match load(names.clone()) {
                     Ok(loaded) => values.extend(loaded),
                     Err(_) if names.iter().all(|name| values.contains_key(name)) => {}
@@ -269,7 +289,7 @@ impl BlockingCache {
             }
             if let Some(error) = error {
                 let stale = self.stale_many(&held);
-                values.extend(stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))?);
+                values.extend(stale.and_then(|hits| decode(&hits)).ok_or(LoadError::Failed(error))?);
                 return Ok(values);
             }
             if held.len() > flights.len() {
@@ -291,25 +311,31 @@ impl BlockingCache {
         E: Display + Send + Sync + 'static,
     {
         let (names, loadings) = (turns.names(), turns.loadings);
-        let basis = self.alias.basis(None, &self.scope.tags, false);
-        let here: Vec<LoadingHere> = self.final_keys(&names).iter().map(|key| LoadingHere::new(key)).collect();
+        let basis = self.basis_of_many(&loadings);
+        let notes = Notes::seen_by(self.alias.capabilities.sharing);
+        let here = Here::making(self.final_keys(&names), &notes);
         let begun = Instant::now();
         let loaded = load(names.clone());
         let cost = begun.elapsed();
         drop(here);
         match loaded {
             Ok(values) => {
-                let encoded = self.encode_loaded(&loadings, &values);
-                self.keep_loaded_many(loadings, encoded, timeout, basis, cost, false);
+                let loaded = self.encode_loaded(loadings, &values);
+                self.hand_on_loaded(timeout, &Chosen::default());
+                self.keep_loaded_many(loaded, timeout, basis, notes.get(), cost, false);
                 Ok(values)
             }
             Err(error) => {
                 let error = Arc::new(error);
                 self.fail_many(loadings, &error, cost, false);
                 let stale = self.stale_many(&names);
-                stale.and_then(|contents| decode(&contents)).ok_or(LoadError::Failed(error))
+                stale.and_then(|hits| decode(&hits)).ok_or(LoadError::Failed(error))
             }
         }
+    }
+
+    fn basis_of_many(&self, loadings: &[(String, Loading)]) -> Result<Basis> {
+        Loading::basis_of_many(self, loadings.iter().map(|(_, loading)| loading), &self.scope.tags)
     }
 
     fn max_wait(&self) -> Duration {
@@ -335,7 +361,7 @@ impl BlockingCache {
         let mut looked = Looked { values, missing: Vec::new(), fallbacks, due: Vec::new() };
         let first_look = (!is_first).then(Instant::now);
         for (name, found) in names.into_iter().zip(found) {
-            let next = match self.wanted(&Key::from(&name), timeout, false) {
+            let next = match self.wanted(&Key::from(&name), timeout) {
                 Some(wanted) => self.next(&wanted, &found, first_look).0,
                 None => Next::Load(None),
             };
@@ -360,48 +386,55 @@ impl BlockingCache {
     }
 
     fn first_in_own_load<'n>(&self, names: &'n [String]) -> Option<&'n String> {
-        names.iter().find(|name| self.final_key(&Key::from(*name)).is_ok_and(|key| fill::is_loading(&key)))
+        names.iter().find(|name| self.final_key(&Key::from(*name)).is_ok_and(|key| dependencies::is_making(&key)))
     }
 
     fn encode_loaded<T: Serialize>(
         &self,
-        loadings: &[(String, Loading)],
+        loadings: Vec<(String, Loading)>,
         values: &HashMap<String, T>,
-    ) -> Vec<Option<Content>> {
+    ) -> Vec<Loaded> {
         let encode = |name: &String| self.encode(&Key::from(name), values.get(name)?).ok();
-        loadings.iter().map(|(name, _)| encode(name)).collect()
+        let loaded = loadings.into_iter().map(|(name, loading)| Loaded { content: encode(&name), name, loading });
+        loaded.collect()
     }
 
     fn keep_loaded_many(
         &self,
-        loadings: Vec<(String, Loading)>,
-        encoded: Vec<Option<Content>>,
+        loaded: Vec<Loaded>,
         timeout: Timeout,
         basis: Result<Basis>,
+        noted: Noted,
         cost: Duration,
         background: bool,
     ) {
         // Each took its share of the load.
-        let share = cost / u32::try_from(loadings.len()).unwrap_or(u32::MAX).max(1);
-        loadings
-            .iter()
-            .for_each(|(name, _)| self.journal().note(&Key::from(name), What::Loaded { cost: share, background }));
+        let share = cost / u32::try_from(loaded.len()).unwrap_or(u32::MAX).max(1);
+        for Loaded { name, .. } in &loaded {
+            self.journal().note(&Key::from(name), What::Loaded { cost: share, background });
+        }
         let options = self.load_options_or_default();
-        let keep =
-            Keep { timeout, stale_for: options.stale_window(), jitter: options.jitter, tags: Vec::new(), cost: share };
-        let Ok(basis) = basis else { return loadings.into_iter().for_each(|(_, loading)| loading.give_up()) };
-        let first = loadings.first().map(|(name, _)| name.clone()).unwrap_or_default();
-        let (absent, present): (Vec<_>, Vec<_>) = loadings
+        let keep = Keep {
+            timeout: self.limited(timeout, &noted),
+            stale_for: options.stale_window(),
+            jitter: options.jitter,
+            tags: Vec::new(),
+            cost: share,
+        };
+        let Ok(basis) = basis else { return loaded.into_iter().for_each(|loaded| loaded.loading.give_up()) };
+        let first = loaded.first().map(|loaded| loaded.name.clone()).unwrap_or_default();
+        let (absent, present): (Vec<_>, Vec<_>) = loaded
             .into_iter()
-            .map(|(_, loading)| loading)
-            .zip(encoded)
+            .map(|Loaded { loading, content, .. }| (loading, content))
             .partition(|(_, content)| content.as_ref().is_some_and(codec::is_none));
-        let absent_keep = Keep { timeout: options.absent_timeout.unwrap_or(timeout), ..keep.clone() };
+        let absent_timeout = self.limited(options.absent_timeout.unwrap_or(timeout), &noted);
+        let absent_keep = Keep { timeout: absent_timeout, ..keep.clone() };
+        let discovered = noted.into_names();
         for (loaded, keep) in [(present, keep), (absent, absent_keep)] {
             if loaded.is_empty() {
                 continue;
             }
-            if let Err(error) = Loading::keep_many(self, loaded, keep, &basis) {
+            if let Err(error) = Loading::keep_many(self, loaded, keep, &basis, discovered.clone()) {
                 self.pass_by(&Key::from(&first), &error);
             }
         }
@@ -422,7 +455,7 @@ impl BlockingCache {
     }
 
     /// Looks up what may be served instead of values that failed to load; `None` unless there is something for each.
-    fn stale_many(&self, names: &[String]) -> Option<Vec<(String, Content)>> {
+    fn stale_many(&self, names: &[String]) -> Option<Vec<(String, Hit)>> {
         let window = self.load_options_or_default().stale_window();
         if window.is_zero() {
             return None;
@@ -430,8 +463,8 @@ impl BlockingCache {
         let found = self.find_names(names, Copies::WillNot).ok()?;
         let now = self.alias.clock.now();
         let usable = names.iter().zip(found).map(|(name, found)| match found.state {
-            State::Fresh(hit) => Some((name.clone(), hit.content)),
-            State::Stale(hit) if stale_for(&hit, now) < window => Some((name.clone(), hit.content)),
+            State::Fresh(hit) => Some((name.clone(), hit)),
+            State::Stale(hit) if stale_for(&hit, now) < window => Some((name.clone(), hit)),
             _ => None,
         });
         usable.collect()
@@ -457,8 +490,9 @@ fn error_of<E: Send + Sync + 'static>(outcome: Option<Outcome>) -> Option<Arc<E>
     }
 }
 
-fn decode<T: DeserializeOwned>(contents: &[(String, Content)]) -> Option<HashMap<String, T>> {
-    contents.iter().map(|(name, content)| Some((name.clone(), codec::decode(content)?))).collect()
+fn decode<T: DeserializeOwned>(hits: &[(String, Hit)]) -> Option<HashMap<String, T>> {
+    hits.iter().for_each(|(_, hit)| hit.hand_on());
+    hits.iter().map(|(name, hit)| Some((name.clone(), codec::decode(&hit.content)?))).collect()
 }
 
 fn distinct(names: Vec<String>) -> Vec<String> {

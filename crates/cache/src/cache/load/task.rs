@@ -14,9 +14,9 @@ use super::{
 use crate::{
     alias::Found,
     clock::Timestamp,
+    dependencies::{self, Noted, Notes},
     error::Result,
     events::What,
-    fill,
     key::Key,
     load::{Choices, Load, LoadError, LoadOptions},
     timeout::Timeout,
@@ -46,7 +46,7 @@ impl Cache {
         E: Display + Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.through(key.into(), timeout.into(), false, |_| load()).await
+        self.through(key.into(), timeout.into(), |_| load()).await
     }
 
     /// As [`get_or_set`](Cache::get_or_set), with a loader that sees the stale value and has a say in how its own is
@@ -68,14 +68,13 @@ impl Cache {
         E: Display + Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        self.through(key.into(), timeout.into(), true, load).await
+        self.through(key.into(), timeout.into(), load).await
     }
 
     async fn through<T, E, F>(
         &self,
         key: Key<'_>,
         timeout: Timeout,
-        may_discover: bool,
         load: impl FnOnce(Load<T>) -> F + Send + 'static,
     ) -> Result<T, LoadError<E>>
     where
@@ -84,7 +83,7 @@ impl Cache {
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
         let cache = &self.blocking;
-        let Some(wanted) = cache.wanted(&key, timeout, may_discover) else { return alone(load).await };
+        let Some(wanted) = cache.wanted(&key, timeout) else { return self.alone(timeout, load).await };
         let mut queue = Queue::new(wanted.final_key.clone(), wanted.options.max_wait);
         let mut first_look = None;
         loop {
@@ -109,7 +108,7 @@ impl Cache {
             };
             first_look = Some(again);
             let patience = if fallback.is_some() { Patience::Hurries } else { Patience::Waits };
-            if fill::is_loading(&wanted.final_key) {
+            if dependencies::is_making(&wanted.final_key) {
                 return served(fallback).ok_or_else(|| LoadError::Recursive { key: key.to_string() });
             }
             match self.take_turn(&mut queue, &key, found, patience).await {
@@ -128,7 +127,7 @@ impl Cache {
                 Step::Load(loading) => return self.load_in_task(wanted, *loading, fallback, load).await,
             }
         }
-        self.or_stale(&wanted, alone(load).await).await
+        self.or_stale(&wanted, self.alone(timeout, load).await).await
     }
 
     /// Loads in a task of its own, and waits for it as long as the limits allow.
@@ -147,8 +146,10 @@ impl Cache {
         let has_fallback = fallback.is_some();
         let LoadOptions { soft_limit, hard_limit, .. } = wanted.options;
         let (cache, plan) = (self.clone(), wanted.clone());
-        let load = async move { cache.load_and_keep(plan, loading, fallback, load, false).await };
-        let mut task = tokio::spawn(fill::loading(load, [wanted.final_key.clone()]));
+        let notes = Notes::seen_by(cache.capabilities().sharing);
+        let noted = notes.clone();
+        let load = async move { cache.load_and_keep(plan, loading, fallback, load, noted, false).await };
+        let mut task = tokio::spawn(dependencies::making(load, [wanted.final_key.clone()], &notes));
         let begun = Instant::now();
         if let Some(limit) = soft_limit.filter(|_| has_fallback) {
             match tokio::time::timeout(limit, &mut task).await {
@@ -200,7 +201,7 @@ impl Cache {
         E: Display + Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        if fill::is_loading(&wanted.final_key) {
+        if dependencies::is_making(&wanted.final_key) {
             return;
         }
         let cache = self.clone();
@@ -209,11 +210,26 @@ impl Cache {
             let turn = cache.take_turn(&mut queue, &wanted.key, found, Patience::Hurries).await;
             if let Step::Load(loading) = turn {
                 // Its end is in the log; nobody waits for it.
+                let notes = Notes::seen_by(cache.capabilities().sharing);
                 let key = wanted.final_key.clone();
-                let _ = fill::loading(cache.load_and_keep(wanted, *loading, old, load, true), [key]).await;
+                let load = cache.load_and_keep(wanted, *loading, old, load, notes.clone(), true);
+                let _ = dependencies::making(load, [key], &notes).await;
             }
         };
         tokio::spawn(refresh);
+    }
+
+    /// Loads without the cache.
+    async fn alone<T, E, F: Future<Output = Result<T, E>>>(
+        &self,
+        timeout: Timeout,
+        load: impl FnOnce(Load<T>) -> F,
+    ) -> Result<T, LoadError<E>> {
+        let choices = Choices::default();
+        let loaded = load(Load::new(None, choices.clone())).await;
+        let chosen = choices.take(Noted::default());
+        self.blocking.hand_on_loaded(chosen.timeout.unwrap_or(timeout), &chosen);
+        loaded.map_err(|error| LoadError::Failed(Arc::new(error)))
     }
 
     async fn load_and_keep<T, E, F>(
@@ -222,6 +238,7 @@ impl Cache {
         loading: Loading,
         old: Option<(T, Timestamp)>,
         load: impl FnOnce(Load<T>) -> F + Send + 'static,
+        notes: Notes,
         background: bool,
     ) -> Result<T, LoadError<E>>
     where
@@ -229,9 +246,8 @@ impl Cache {
         E: Display + Send + Sync + 'static,
         F: Future<Output = Result<T, E>> + Send,
     {
-        let may_discover = wanted.may_discover;
-        let opened = move |cache: &BlockingCache| Ok((loading.basis(&cache.scope.tags, may_discover), loading));
-        let Ok((basis, loading)) = self.run(opened).await else { return alone(load).await };
+        let opened = move |cache: &BlockingCache| Ok((loading.basis(&cache.scope.tags), loading));
+        let Ok((basis, loading)) = self.run(opened).await else { return self.alone(wanted.timeout, load).await };
         let choices = Choices::default();
         let begun = Instant::now();
         let loaded = load(Load::new(old, choices.clone())).await;
@@ -239,9 +255,11 @@ impl Cache {
         match loaded {
             Ok(value) => {
                 let content = self.blocking.encode(&wanted.key, &value);
+                let chosen = choices.take(notes.get());
+                self.blocking.hand_on_loaded(wanted.timeout_for(&chosen, content.as_ref().ok()), &chosen);
                 let keep = move |cache: &BlockingCache| {
                     cache.journal().note(&wanted.key, What::Loaded { cost, background });
-                    cache.keep_loaded(&wanted, loading, content, basis, &choices.take(), cost);
+                    cache.keep_loaded(&wanted, loading, content, basis, chosen, cost);
                     Ok(())
                 };
                 // What does not come through is not stored, and the ticket released by its drop.
@@ -261,11 +279,6 @@ impl Cache {
             }
         }
     }
-}
-
-/// Loads without the cache.
-async fn alone<T, E, F: Future<Output = Result<T, E>>>(load: impl FnOnce(Load<T>) -> F) -> Result<T, LoadError<E>> {
-    load(Load::new(None, Choices::default())).await.map_err(|error| LoadError::Failed(Arc::new(error)))
 }
 
 /// Returns what a task loaded, and panics if it did.

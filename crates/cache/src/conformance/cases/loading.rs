@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::{Harness, SHORT};
 use crate::{
-    BlockingCache, Caches, Load, LoadOptions,
+    BlockingCache, Caches, Load, LoadError, LoadOptions,
+    dependencies::depends_on,
     settings::{AliasSettings, NearSettings},
 };
 
@@ -199,6 +200,40 @@ pub fn tags_found_while_loading_invalidate<H: Harness>(harness: &Arc<H>) {
     assert_eq!(read(&here, "list").as_deref(), Some(NEW), "it has other tags now");
     there.invalidate_tags(["object:9", "object"]).unwrap();
     assert!(here.get_many::<String, _>(["list", "other"]).unwrap().is_empty());
+}
+
+/// The inner value is loaded within the outer one, or found there: alone, and by a load of several keys.
+pub fn what_is_made_of_an_entry_depends_on_what_that_does<H: Harness>(harness: &Arc<H>) {
+    let (here, there) = (harness.cache(), harness.cache());
+    let inner = || {
+        here.get_or_set("inner", 60, || {
+            depends_on(["object:7"]);
+            row(NEW)
+        })
+    };
+    let many = |names: Vec<String>| {
+        let inner = inner()?;
+        Ok::<_, LoadError<Infallible>>(names.into_iter().map(|name| (name, inner.clone())).collect::<HashMap<_, _>>())
+    };
+    for is_found in [false, true, false] {
+        if is_found {
+            inner().unwrap();
+        }
+        here.get_or_set("outer", 60, inner).unwrap();
+        here.get_or_set_many(["one", "two"], 60, many).unwrap();
+        let all = ["inner", "outer", "one", "two"];
+        there.invalidate_tags(["object:8"]).unwrap();
+        assert_eq!(there.get_many::<String, _>(all).unwrap().len(), 4, "found: {is_found}");
+        there.invalidate_tags(["object:7"]).unwrap();
+        assert!(here.get_many::<String, _>(all).unwrap().is_empty(), "found: {is_found}");
+    }
+    let overtaken = || {
+        inner().unwrap();
+        there.invalidate_tags(["object:7"]).unwrap();
+        row(OLD)
+    };
+    assert_eq!(here.get_or_set("outer", 60, overtaken).as_deref(), Ok(OLD));
+    assert_eq!(read(&there, "outer"), None, "what it is made of was invalidated while it was made");
 }
 
 /// The first load of a key does not foresee its tags, the second does.

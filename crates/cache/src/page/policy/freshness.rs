@@ -61,6 +61,13 @@ impl Freshness {
         self.reuse(RequestDirectives::default(), now) == Reuse::Fresh
     }
 
+    /// Returns it with a lifetime that ends at a moment at the latest; `None` if that has passed when it was stored.
+    pub fn ending_by(self, end: Timestamp) -> Option<Self> {
+        let left = end.saturating_since(self.stored_at);
+        let lifetime = self.lifetime.min(self.initial_age.saturating_add(left));
+        (!left.is_zero()).then_some(Freshness { lifetime, ..self })
+    }
+
     /// Returns the moment since which it has its age.
     pub fn born(&self) -> Timestamp {
         self.stored_at.saturating_sub(self.initial_age)

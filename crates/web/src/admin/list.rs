@@ -1,0 +1,375 @@
+//! The list of a model: searched, filtered, ordered, page by page, and what is done with several rows at once.
+
+use std::collections::BTreeMap;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use larder_models::Verb;
+use serde::Serialize;
+
+use super::{
+    csrf, find,
+    form::{WHOLE_FORM_BUSY, saved_message},
+    registry::{Asked, Doomed, Listed, Names, Registered, Sent, ShownFilter},
+    staff::{Frame, Staff},
+};
+use crate::{
+    failure::{Failure, see_other},
+    session::{self, Message},
+    state::State,
+};
+
+/// What a query string says beside the names of filters.
+const SEARCH: &str = "q";
+const ORDER: &str = "o";
+const PAGE: &str = "p";
+
+/// How many names a page lists before it counts the rest.
+const MAX_NAMES: usize = 50;
+
+/// The action that every model has.
+const DELETE: &str = "delete";
+
+type Query = BTreeMap<String, String>;
+
+#[derive(Serialize)]
+struct ListPage {
+    #[serde(flatten)]
+    frame: Frame,
+    names: Names,
+    columns: Vec<Column>,
+    rows: Vec<super::registry::ShownRow>,
+    filters: Vec<Filter>,
+    asked: Shown,
+    total: i64,
+    page: u32,
+    pages: u32,
+    previous_href: Option<String>,
+    next_href: Option<String>,
+    /// Where everything is shown, if it is not.
+    all_href: Option<String>,
+    export_href: String,
+    /// The query string, for the forms to come back to.
+    back: String,
+    may_add: bool,
+    actions: Vec<(&'static str, String)>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    search: String,
+    order: String,
+    filters: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct Column {
+    label: &'static str,
+    kind: super::describe::Kind,
+    href: Option<String>,
+    direction: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Filter {
+    label: &'static str,
+    options: Vec<Option_>,
+}
+
+#[derive(Serialize)]
+struct Option_ {
+    label: String,
+    href: String,
+    is_chosen: bool,
+}
+
+pub(super) async fn list(
+    state: web::Data<State>,
+    staff: Staff,
+    path: web::Path<String>,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Failure> {
+    let model = find(&path)?;
+    staff.require(model, Verb::View)?;
+    let asked = asked(&query);
+    let ask = asked.clone();
+    let Listed { columns, rows, filters, total, page, pages } = state.read(move |db| model.list(db, &ask)).await?;
+    let names = model.names();
+    let at = |page: u32| Asked { page, ..asked.clone() };
+    let column = |column: super::registry::ShownColumn| {
+        let (descending, by) = asked.order.strip_prefix('-').map_or((false, &*asked.order), |by| (true, by));
+        let direction = (by == column.name).then_some(if descending { "descending" } else { "ascending" });
+        // A second click turns the order round.
+        let order = if direction == Some("ascending") { format!("-{}", column.name) } else { column.name.to_owned() };
+        let href = column.is_ordered.then(|| address(&names, &Asked { order, page: 1, ..asked.clone() }));
+        Column { label: column.label, kind: column.kind, href, direction }
+    };
+    let is_narrowed = !asked.search.is_empty() || filters.iter().any(|filter| filter.chosen.is_some());
+    let page = ListPage {
+        frame: Frame::of(&staff.session)?,
+        columns: columns.into_iter().map(column).collect(),
+        rows,
+        filters: filters.into_iter().map(|filter| shown(&names, &asked, filter)).collect(),
+        total,
+        page,
+        pages,
+        previous_href: (page > 1).then(|| address(&names, &at(page - 1))),
+        next_href: (page < pages).then(|| address(&names, &at(page + 1))),
+        all_href: is_narrowed.then(|| names.list_href()),
+        export_href: address(&names, &at(1)).replacen(&names.list_href(), &format!("{}export/", names.list_href()), 1),
+        back: query_string(&asked),
+        may_add: model.allows(&staff.asker, Verb::Add),
+        actions: actions(model, &staff),
+        asked: Shown { search: asked.search, order: asked.order, filters: asked.filters },
+        names,
+    };
+    state.page("admin/list.html", &page)
+}
+
+fn actions(model: &dyn Registered, staff: &Staff) -> Vec<(&'static str, String)> {
+    let names = model.names();
+    let own = names.actions.iter().filter(|_| model.allows(&staff.asker, Verb::Change));
+    let mut actions: Vec<(&'static str, String)> = own.map(|(name, label)| (*name, (*label).to_owned())).collect();
+    if model.allows(&staff.asker, Verb::Delete) {
+        actions.push((DELETE, "Delete".to_owned()));
+    }
+    actions
+}
+
+fn shown(names: &Names, asked: &Asked, filter: ShownFilter) -> Filter {
+    let href = |value: Option<&str>| {
+        let mut asked = Asked { page: 1, ..asked.clone() };
+        match value {
+            Some(value) => asked.filters.insert(filter.name.to_owned(), value.to_owned()),
+            None => asked.filters.remove(filter.name),
+        };
+        address(names, &asked)
+    };
+    let all = Option_ { label: "All".to_owned(), href: href(None), is_chosen: filter.chosen.is_none() };
+    let option = |choice: &super::describe::Choice| Option_ {
+        label: choice.label.clone(),
+        href: href(Some(&choice.value)),
+        is_chosen: filter.chosen.as_deref() == Some(&*choice.value),
+    };
+    let options = [all].into_iter().chain(filter.choices.iter().map(option)).collect();
+    Filter { label: filter.label, options }
+}
+
+/// Reads what a query string asks for.
+pub(super) fn asked(query: &Query) -> Asked {
+    let text = |name: &str| query.get(name).cloned().unwrap_or_default();
+    let is_filter = |name: &&String| ![SEARCH, ORDER, PAGE].contains(&name.as_str());
+    let filters = query.iter().filter(|(name, _)| is_filter(name));
+    Asked {
+        search: text(SEARCH),
+        order: text(ORDER),
+        page: text(PAGE).parse().unwrap_or(1),
+        filters: filters.map(|(name, value)| (name.clone(), value.clone())).collect(),
+    }
+}
+
+/// Reads what a form says of the list that it was opened from, which may be anything.
+fn came_from(back: &str) -> Asked {
+    asked(&serde_html_form::from_str(back).unwrap_or_default())
+}
+
+/// Returns the address of the list that a form was opened from.
+pub(super) fn back_to(names: &Names, back: &str) -> String {
+    address(names, &came_from(back))
+}
+
+fn query_string(asked: &Asked) -> String {
+    let page = if asked.page > 1 { asked.page.to_string() } else { String::new() };
+    let parts = [(SEARCH, &*asked.search), (ORDER, &*asked.order), (PAGE, &*page)];
+    let filters = asked.filters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let parts: Vec<_> = parts.into_iter().chain(filters).filter(|(_, value)| !value.is_empty()).collect();
+    serde_html_form::to_string(parts).unwrap_or_default()
+}
+
+fn address(names: &Names, asked: &Asked) -> String {
+    let (list, query) = (names.list_href(), query_string(asked));
+    if query.is_empty() { list } else { format!("{list}?{query}") }
+}
+
+/// The page that asks whether rows shall be deleted.
+#[derive(Serialize)]
+pub(super) struct DeletePage {
+    #[serde(flatten)]
+    frame: Frame,
+    names: Names,
+    doomed: Doomed,
+    more: usize,
+    back: String,
+    /// Where the answer is sent.
+    href: String,
+}
+
+impl DeletePage {
+    pub(super) fn new(frame: Frame, names: Names, mut doomed: Doomed, back: String, href: String) -> Self {
+        let more = doomed.names.len().saturating_sub(MAX_NAMES);
+        doomed.names.truncate(MAX_NAMES);
+        DeletePage { frame, names, doomed, more, back, href }
+    }
+}
+
+/// Does something with the rows that were ticked, or with all that the list shows on its pages.
+pub(super) async fn act(
+    request: HttpRequest,
+    state: web::Data<State>,
+    staff: Staff,
+    path: web::Path<String>,
+    body: web::Bytes,
+) -> Result<HttpResponse, Failure> {
+    let model = find(&path)?;
+    let sent = sent(&body)?;
+    let text = |name: &str| sent.get(name).and_then(|texts| texts.first()).map_or("", String::as_str);
+    csrf::verify(&request, &staff.session, text("csrf_token"))?;
+    let (action, back) = (text("action").to_owned(), text("back").to_owned());
+    staff.require(model, if action == DELETE { Verb::Delete } else { Verb::Change })?;
+    let names = model.names();
+    let list = back_to(&names, &back);
+    let ticked: Vec<i64> = sent.get("pk").into_iter().flatten().filter_map(|pk| pk.parse().ok()).collect();
+    let pks = match text("all") {
+        "" => ticked,
+        _ => {
+            let asked = came_from(&back);
+            state.read(move |db| model.pks(db, &asked)).await?
+        }
+    };
+    if pks.is_empty() {
+        session::add_message(&staff.session, Message::warning(format!("Tick some {} first.", names.many)))?;
+        return Ok(see_other(&list));
+    }
+    if action == DELETE && text("confirmed").is_empty() {
+        let asker = staff.asker.clone();
+        let doomed = state.read(move |db| model.dependents(db, &asker, &pks)).await?;
+        let href = format!("{}action/", names.list_href());
+        let page = DeletePage::new(Frame::of(&staff.session)?, names, doomed, back, href);
+        return state.page("admin/delete.html", &page);
+    }
+    let asker = staff.asker.clone();
+    let done = state.write_noting(move |db| {
+        if action == DELETE {
+            let doomed = model.dependents(db, &asker, &pks)?;
+            if doomed.is_guarded {
+                return Ok(None);
+            }
+            return Ok(Some((model.delete(db, &asker, &pks)?.len(), "deleted")));
+        }
+        model.act(db, &asker, &action, &pks)
+    });
+    match done.await {
+        Ok((Some((count, done)), effects)) => {
+            let many = if count == 1 { names.one } else { names.many };
+            let verb = if count == 1 { "was" } else { "were" };
+            let message = saved_message(format!("{count} {many} {verb} {done}."), effects);
+            session::add_message(&staff.session, message)?;
+            Ok(see_other(&list))
+        }
+        Ok((None, _)) => Err(Failure::Forbidden),
+        Err(larder_models::Error::Busy { .. }) => {
+            session::add_message(&staff.session, Message::warning(WHOLE_FORM_BUSY))?;
+            Ok(see_other(&list))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads a form in which a name may come several times.
+pub(super) fn sent(body: &[u8]) -> Result<Sent, Failure> {
+    let pairs: Vec<(String, String)> =
+        serde_html_form::from_bytes(body).map_err(|_| Failure::BadRequest("The form cannot be read."))?;
+    let mut sent = Sent::new();
+    for (name, value) in pairs {
+        sent.entry(name).or_default().push(value);
+    }
+    Ok(sent)
+}
+
+/// Sends what a list shows on all its pages as a table.
+pub(super) async fn export(
+    state: web::Data<State>,
+    staff: Staff,
+    path: web::Path<String>,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Failure> {
+    let model = find(&path)?;
+    staff.require(model, Verb::View)?;
+    let mut asked = asked(&query);
+    let table = state.read(move |db| {
+        let mut table = String::new();
+        asked.page = 1;
+        loop {
+            let listed = model.list(db, &asked)?;
+            if asked.page == 1 {
+                let labels = listed.columns.iter().map(|column| column.label.to_owned());
+                write_line(&mut table, ["Number".to_owned()].into_iter().chain(labels));
+            }
+            for row in &listed.rows {
+                let values = row.values.iter().zip(&listed.columns).map(|(value, column)| cell(value, column.kind));
+                write_line(&mut table, [row.pk.to_string()].into_iter().chain(values));
+            }
+            if asked.page >= listed.pages {
+                return Ok(table);
+            }
+            asked.page += 1;
+        }
+    });
+    let file = format!("attachment; filename=\"{}.csv\"", model.names().path);
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/csv; charset=utf-8"))
+        .insert_header((header::CONTENT_DISPOSITION, file))
+        .body(table.await?))
+}
+
+fn cell(value: &serde_json::Value, kind: super::describe::Kind) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Null => String::new(),
+        Value::Bool(true) => "yes".to_owned(),
+        Value::Bool(false) => "no".to_owned(),
+        Value::Number(number) if kind == super::describe::Kind::Time => {
+            let moment = number.as_i64().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+            moment.map_or_else(String::new, |moment| moment.to_string())
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Writes a line of RFC 4180. What a spreadsheet would take for a formula gets an apostrophe in front.
+fn write_line(table: &mut String, cells: impl Iterator<Item = String>) {
+    for (at, cell) in cells.enumerate() {
+        if at > 0 {
+            table.push(',');
+        }
+        table.push('"');
+        if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && cell.parse::<f64>().is_err() {
+            table.push('\'');
+        }
+        table.push_str(&cell.replace('"', "\"\""));
+        table.push('"');
+    }
+    table.push_str("\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_quoted_and_holds_no_formula() {
+        let mut table = String::new();
+        write_line(&mut table, ["a \"b\", c", "=1+1", "-5", "@x"].map(str::to_owned).into_iter());
+        assert_eq!(table, "\"a \"\"b\"\", c\",\"'=1+1\",\"-5\",\"'@x\"\r\n");
+    }
+
+    #[test]
+    fn what_a_list_was_asked_survives_a_form() {
+        let query = BTreeMap::from([("q", "jam & co"), ("published", "yes"), ("p", "3")]);
+        let query: Query = query.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let asked = asked(&query);
+        assert_eq!(query_string(&asked), "q=jam+%26+co&p=3&published=yes");
+        assert_eq!(came_from(&query_string(&asked)), asked);
+        assert_eq!(query_string(&came_from("%%%")), "");
+    }
+}
