@@ -10,6 +10,7 @@ mod login;
 mod models;
 mod registry;
 mod staff;
+mod throttle;
 
 use std::sync::LazyLock;
 
@@ -18,6 +19,8 @@ use actix_web::{middleware::DefaultHeaders, web};
 use crate::failure::{Failure, NEVER_CACHED};
 
 use self::{registry::Registered, staff::Staff};
+
+pub use self::throttle::Throttle;
 
 /// The models of the admin.
 static MODELS: LazyLock<Vec<Box<dyn Registered>>> = LazyLock::new(models::all);

@@ -92,6 +92,7 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
         client,
         upstream: upstream.into(),
         password_turn: Arc::new(Semaphore::new(1)),
+        failed_logins: Arc::default(),
     };
     let page_cache = page_cache(&state.caches, &state.settings);
     let mut server = HttpServer::new(move || {

@@ -15,6 +15,7 @@ use tera::{Kwargs, TeraResult};
 use tokio::sync::Semaphore;
 
 use crate::{
+    admin::Throttle,
     effects::{Effects, noting},
     failure::Failure,
     settings::Settings,
@@ -37,6 +38,8 @@ pub struct State {
     pub upstream: Arc<str>,
     /// Who may verify a password now.
     pub password_turn: Arc<Semaphore>,
+    /// Who failed to sign in.
+    pub failed_logins: Arc<Throttle>,
 }
 
 impl State {

@@ -3,13 +3,19 @@
 use std::{
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    process::{Child, Command, Stdio},
+    ops::Range,
+    process::{self, Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 /// How long a server may take to answer after its start, on a busy machine.
 const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where servers listen, and how far the first ports of two processes are apart that were started one after the other.
+const PORTS: Range<u16> = 16_000..32_000;
+const PORTS_OF_PROCESS: u32 = 101;
 
 /// How often another port is tried when somebody else took the one that was free a moment ago.
 const START_ATTEMPTS: usize = 5;
@@ -107,9 +113,18 @@ impl Drop for MemcachedServer {
 /// How long the threads of a process may take to stop.
 const STOPPING: Duration = Duration::from_millis(100);
 
+/// Returns an address that nobody takes while its server is down: its port is below those that systems give to outgoing
+/// connections, and no other server of this process gets it.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the loopback address has free ports");
-    listener.local_addr().expect("a bound socket has an address")
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    for _ in PORTS {
+        let next = process::id().wrapping_mul(PORTS_OF_PROCESS).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + (next % PORTS.len() as u32) as u16;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return (Ipv4Addr::LOCALHOST, port).into();
+        }
+    }
+    panic!("the loopback address has no free port");
 }
 
 /// Starts the server and waits until it answers; `None` if it ended instead, for example because its port is taken.

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
+    fmt::Debug,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -112,7 +113,7 @@ impl Clients {
         let ended = Instant::now();
         for process in &self.site.processes {
             // What the store was not told of the invalidations is told before anything else.
-            within(RECOVERED_AFTER, ended, || process.cache().set("probe", "value", 60).ok());
+            within(RECOVERED_AFTER, ended, || process.cache().set("probe", "value", 60));
         }
         for process in &self.site.processes {
             thread::sleep(process.copies_for);
@@ -120,7 +121,9 @@ impl Clients {
                 let current = self.site.row(row);
                 let left: HashMap<String, Value> = process.cache().get_many(keys(row, &VIEWS)).unwrap();
                 assert!(left.values().all(|left| *left == current), "{left:?} was left, {current:?} is the row");
-                within(RECOVERED_AFTER, ended, || process.keeps(row, current).then_some(()));
+                within(RECOVERED_AFTER, ended, || {
+                    process.keeps(row, current).then_some(()).ok_or("a value is not kept")
+                });
             }
         }
         let answers = std::mem::take(&mut *self.site.answers.lock().unwrap());
@@ -129,12 +132,13 @@ impl Clients {
 }
 
 /// Tries until it succeeds, so long at most.
-fn within<T>(limit: Duration, since: Instant, attempt: impl Fn() -> Option<T>) -> T {
+fn within<T, E: Debug>(limit: Duration, since: Instant, attempt: impl Fn() -> Result<T, E>) -> T {
     loop {
-        if let Some(done) = attempt() {
-            return done;
-        }
-        assert!(since.elapsed() < limit, "the store is not in use again");
+        let error = match attempt() {
+            Ok(done) => return done,
+            Err(error) => error,
+        };
+        assert!(since.elapsed() < limit, "the store is not in use again: {error:?}");
         thread::sleep(Duration::from_millis(20));
     }
 }

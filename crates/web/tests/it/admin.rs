@@ -34,6 +34,27 @@ fn a_wrong_password_says_neither_more_nor_less() {
 }
 
 #[test]
+fn whoever_guesses_passwords_must_wait() {
+    let site = Site::start();
+    let visitor = site.visitor();
+    let sign_in = |username: &str, password: &str| {
+        visitor.submit("/admin/login/", &[("username", username), ("password", password)])
+    };
+    for _ in 0..5 {
+        assert_eq!(sign_in("admin", "a guess").status(), 401);
+    }
+    let answer = sign_in("admin", &site.password);
+    assert_eq!(answer.status(), 429, "the right password comes too early, too");
+    let seconds: u64 = header(&answer, "retry-after").parse().unwrap();
+    assert!((1..=6).contains(&seconds), "{seconds}");
+    assert!(answer.text().unwrap().contains("Try again in"));
+    assert_eq!(sign_in("nobody", "a guess").status(), 401, "others need not wait");
+    std::thread::sleep(std::time::Duration::from_secs(seconds));
+    assert_eq!(sign_in("admin", &site.password).status(), 303);
+    assert!(site.log().contains("a sign-in as \"admin\" from 127.0.0.1 failed"), "{}", site.log());
+}
+
+#[test]
 fn signing_in_changes_the_session_and_signing_out_ends_it() {
     let site = Site::start();
     let visitor = site.visitor();

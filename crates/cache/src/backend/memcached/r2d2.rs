@@ -6,7 +6,7 @@
 //!   server breaks it for good, and a broken one is never used again.
 //! - Every socket has a timeout, those of Unix sockets too, and connecting is tried first where it can be bounded.
 //! - A connection that cannot be made is handed out as a failed one, so that the caller learns why at once; r2d2 would
-//!   keep it waiting.
+//!   keep it waiting. If nobody takes it any more, it is thrown away.
 //! - The protocol is the binary one. In the classic text one the client cannot tell whether `add` stored, and its keys
 //!   are not checked. The client's `incr` makes counters that are missing, so counting is compare-and-swap.
 //!
@@ -19,12 +19,12 @@ use std::{
     net::{TcpStream, ToSocketAddrs},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use r2d2_memcache::{
     memcache::{Client, CommandError, ConnectionManager, MemcacheError, ToMemcacheValue, Url},
-    r2d2::{ManageConnection, NopErrorHandler, Pool},
+    r2d2::{ManageConnection, NopErrorHandler, Pool, PooledConnection},
 };
 use scheduled_thread_pool::ScheduledThreadPool;
 
@@ -90,8 +90,8 @@ enum Probe {
 
 struct Connection {
     client: Result<Client, MemcacheError>,
+    made: Instant,
     is_broken: bool,
-    was_used: bool,
 }
 
 /// How an operation ended that did not succeed.
@@ -107,7 +107,7 @@ impl ManageConnection for Manager {
     type Error = io::Error;
 
     fn connect(&self) -> io::Result<Connection> {
-        Ok(Connection { client: self.client(), is_broken: false, was_used: false })
+        Ok(Connection { client: self.client(), made: Instant::now(), is_broken: false })
     }
 
     fn is_valid(&self, _: &mut Connection) -> io::Result<()> {
@@ -200,7 +200,7 @@ impl Server {
     }
 
     /// Runs an operation that does the same when it is done twice, and does it again if a connection turns out to have
-    /// been closed since it was last used.
+    /// been closed before.
     fn repeatable<T>(&self, operation: impl Fn(&Client) -> Result<T, MemcacheError>) -> Result<T, Failure> {
         for _ in 0..self.max_connections {
             match self.try_once(&operation) {
@@ -218,8 +218,9 @@ impl Server {
 
     /// Runs an operation; with a failure tells whether the connection was an old one that had been closed.
     fn try_once<T>(&self, operation: impl FnOnce(&Client) -> Result<T, MemcacheError>) -> Result<T, (Failure, bool)> {
-        let mut connection = self.pool.get().map_err(|error| (Failure::Outage(error.into()), false))?;
-        let was_used = std::mem::replace(&mut connection.was_used, true);
+        let asked = Instant::now();
+        let mut connection = self.connection(asked).map_err(|failure| (failure, false))?;
+        let is_old = connection.made < asked;
         let connection = &mut *connection;
         let result = match &mut connection.client {
             Ok(client) => operation(client),
@@ -230,7 +231,7 @@ impl Server {
             MemcacheError::CommandError(refusal) if is_harmless(&refusal) => (Failure::Refused(refusal), false),
             error => {
                 connection.is_broken = true;
-                let was_closed = was_used && is_closed(&error);
+                let was_closed = is_old && is_closed(&error);
                 let source: Source = match error {
                     // The client's error hides the kind that the breaker looks for.
                     MemcacheError::IOError(error) => error.into(),
@@ -239,6 +240,17 @@ impl Server {
                 (Failure::Outage(source), was_closed)
             }
         })
+    }
+
+    /// Takes a connection out of the pool. One that could not be made for somebody who has given up since says nothing
+    /// about now.
+    fn connection(&self, asked: Instant) -> Result<PooledConnection<Manager>, Failure> {
+        loop {
+            let connection = self.pool.get().map_err(|error| Failure::Outage(error.into()))?;
+            if connection.client.is_ok() || connection.made >= asked {
+                return Ok(connection);
+            }
+        }
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -576,6 +588,24 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         server.signal("-CONT");
         assert_eq!(store.incr("k", 1).unwrap(), Some(3));
+    }
+
+    #[test]
+    fn the_failures_of_an_outage_are_not_handed_out_after_it() {
+        let mut memcached = crate::conformance::server::MemcachedServer::start();
+        let address = Address::parse(&memcached.address()).unwrap();
+        let server = Server::new(&address, &Settings::new(["unused"])).unwrap();
+        for _ in 0..10 {
+            std::thread::scope(|scope| {
+                for _ in 0..32 {
+                    scope.spawn(|| while server.get("k").is_ok() {});
+                }
+                std::thread::sleep(Duration::from_millis(20));
+                memcached.stop();
+            });
+            memcached.restart();
+            server.get("k").unwrap();
+        }
     }
 
     #[test]

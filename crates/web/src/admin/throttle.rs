@@ -1,0 +1,120 @@
+//! Slows down who guesses passwords: the more attempts failed, for an account or from an address, the longer the next one must
+//! wait. Each process counts for itself.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// How many attempts may fail before there is a pause: of an account, and from an address, behind which may be many people.
+const FREE_OF_ACCOUNT: u32 = 5;
+const FREE_OF_ADDRESS: u32 = 30;
+
+/// The pause after that. It is twice as long after each further attempt.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// After how long without an attempt everything is forgotten.
+const MEMORY: Duration = Duration::from_secs(30 * 60);
+
+/// How many accounts and addresses are kept in mind.
+const MAX_ENTRIES: usize = 10_000;
+
+/// What is known of failed attempts.
+#[derive(Debug, Default)]
+pub struct Throttle(Mutex<HashMap<String, Failures>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Failures {
+    count: u32,
+    last: Instant,
+    /// Until when nobody may try.
+    until: Instant,
+}
+
+impl Throttle {
+    /// Returns how long somebody must wait who wants to sign in to an account from an address, if he must.
+    pub(super) fn wait(&self, account: &str, address: &str, now: Instant) -> Option<Duration> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = |key: String| Some(entries.get(&key)?.until.saturating_duration_since(now));
+        let longest = wait(of_account(account)).max(wait(of_address(address)));
+        longest.filter(|wait| !wait.is_zero())
+    }
+
+    /// Notes that an attempt has failed.
+    pub(super) fn failed(&self, account: &str, address: &str, now: Instant) {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.len() >= MAX_ENTRIES {
+            entries.retain(|_, failures| now.duration_since(failures.last) < MEMORY);
+        }
+        if entries.len() >= MAX_ENTRIES {
+            let oldest = entries.iter().min_by_key(|(_, failures)| failures.last).map(|(key, _)| key.clone());
+            oldest.map(|key| entries.remove(&key));
+        }
+        for (key, free) in [(of_account(account), FREE_OF_ACCOUNT), (of_address(address), FREE_OF_ADDRESS)] {
+            let failures = entries.entry(key).or_insert(Failures { count: 0, last: now, until: now });
+            if now.duration_since(failures.last) >= MEMORY {
+                failures.count = 0;
+            }
+            failures.count += 1;
+            failures.last = now;
+            if let Some(more) = failures.count.checked_sub(free) {
+                failures.until = now + (FIRST_PAUSE * 2_u32.saturating_pow(more)).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Forgets the failures of an account whose password was right.
+    pub(super) fn succeeded(&self, account: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&of_account(account));
+    }
+}
+
+/// Long names are cut: there is no such account.
+fn of_account(account: &str) -> String {
+    format!("account {}", account.chars().take(200).collect::<String>())
+}
+
+fn of_address(address: &str) -> String {
+    format!("address {address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_end() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        for _ in 1..FREE_OF_ACCOUNT {
+            throttle.failed("anna", "a", start);
+            assert_eq!(throttle.wait("anna", "a", start), None);
+        }
+        throttle.failed("anna", "b", start);
+        assert_eq!(throttle.wait("anna", "c", start), Some(FIRST_PAUSE), "from wherever");
+        assert_eq!(throttle.wait("anna", "c", start + FIRST_PAUSE), None);
+        assert_eq!(throttle.wait("bert", "a", start), None);
+        throttle.failed("anna", "a", start + FIRST_PAUSE);
+        assert_eq!(throttle.wait("anna", "a", start + FIRST_PAUSE), Some(FIRST_PAUSE * 2));
+        for _ in 0..100 {
+            throttle.failed("anna", "a", start);
+        }
+        assert_eq!(throttle.wait("anna", "z", start), Some(LONGEST_PAUSE));
+        throttle.succeeded("anna");
+        assert_eq!(throttle.wait("anna", "z", start), None);
+        assert!(throttle.wait("bert", "a", start).is_some(), "the address is known for its failures");
+        throttle.failed("bert", "x", start + MEMORY);
+        throttle.failed("bert", "a", start + MEMORY + LONGEST_PAUSE);
+        assert_eq!(throttle.wait("bert", "a", start + MEMORY + LONGEST_PAUSE), None, "forgotten");
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        for number in 0..MAX_ENTRIES + 100 {
+            throttle.failed(&number.to_string(), "a", start);
+        }
+        assert!(throttle.0.lock().unwrap().len() <= MAX_ENTRIES + 1);
+    }
+}
