@@ -85,6 +85,8 @@ pub(crate) enum Level {
     Making { key: Arc<str>, notes: Notes },
     /// What it reads is nobody's business.
     Untracked,
+    /// It works for the request of this number.
+    Traced(u64),
 }
 
 tokio::task_local! {
@@ -210,6 +212,37 @@ pub fn carry<T>(run: impl FnOnce() -> T) -> impl FnOnce() -> T {
 /// ```
 pub fn carry_async<F: Future>(future: F) -> impl Future<Output = F::Output> {
     LEVELS.scope(levels(), future)
+}
+
+/// Gives a task a number, which goes along wherever what is being made goes along: to loaders, and with [`carry`] to threads.
+/// An [`Observer`](crate::events::Observer) reads it with [`trace`] and so knows which request a decision was made for.
+///
+/// # Examples
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use larder_cache::dependencies::{trace, traced};
+///
+/// assert_eq!(traced(7, async { trace() }).await, Some(7));
+/// assert_eq!(trace(), None);
+/// # });
+/// ```
+pub fn traced<F: Future>(number: u64, run: F) -> impl Future<Output = F::Output> {
+    let mut all = levels();
+    all.push(Level::Traced(number));
+    LEVELS.scope(all, run)
+}
+
+/// Returns the number of the task or thread that asks, the innermost one.
+///
+/// # Examples
+/// See [`traced`].
+pub fn trace() -> Option<u64> {
+    let number = |level: &Level| match level {
+        Level::Traced(number) => Some(*number),
+        _ => None,
+    };
+    let here = HERE.with_borrow(|here| here.levels.iter().rev().find_map(|(_, level)| number(level)));
+    here.or_else(|| LEVELS.try_with(|levels| levels.iter().rev().find_map(number)).ok().flatten())
 }
 
 /// Hands on what an entry depends on that was found and is used.
@@ -338,6 +371,7 @@ fn each_tracked(mut visit: impl FnMut(&Notes)) {
             false
         }
         Level::Untracked => true,
+        Level::Traced(_) => false,
     };
     let is_ended = HERE.with_borrow(|here| here.levels.iter().rev().any(|(_, level)| visit_until(level)));
     if !is_ended {
@@ -406,6 +440,23 @@ mod tests {
         });
         assert_eq!(tags(&outer), ["outer's"]);
         assert_eq!(tags(&inner.get()), ["inner's"]);
+    }
+
+    #[test]
+    fn a_number_goes_along_and_tracks_nothing() {
+        let notes = Notes::default();
+        let run = async {
+            assert!(!is_making_any() && !is_tracking());
+            let there = tokio::task::spawn_blocking(carry(trace)).await.unwrap();
+            (there, traced(8, async { trace() }).await, making(async { trace() }, ["key".to_owned()], &notes).await)
+        };
+        assert_eq!(block_on(traced(7, run)), (Some(7), Some(8), Some(7)));
+        let read = || {
+            depends_on(["a"]);
+            trace()
+        };
+        let noted = noted_by(|| assert_eq!(block_on(traced(9, async { read() })), Some(9)));
+        assert_eq!(tags(&noted), ["a"]);
     }
 
     #[test]

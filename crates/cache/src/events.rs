@@ -127,6 +127,26 @@ pub struct Event<'a> {
     pub what: What<'a>,
 }
 
+impl Event<'_> {
+    /// Returns the level of its log line.
+    pub fn level(&self) -> Level {
+        self.what.level()
+    }
+
+    /// Returns the message of its log line: `hit`, `invalidated`.
+    pub fn message(&self) -> &'static str {
+        self.what.message()
+    }
+
+    /// Returns the fields of its log line in their order: `key=objects`, `alias=default`, `took_us=12`.
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        match self.key {
+            Some(key) => fields(&self.what, &[(key.kind().field(), &key.label()), ("alias", &self.alias)]),
+            None => fields(&self.what, &[("alias", &self.alias)]),
+        }
+    }
+}
+
 /// What happened to a key.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -539,14 +559,20 @@ fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &W
 }
 
 /// Writes the line of something that happened, if anybody wants to read it.
-pub(crate) fn log(what: &What<'_>, about: &[(&str, &dyn Display)]) {
+pub(crate) fn log(what: &What<'_>, about: &[(&'static str, &dyn Display)]) {
     if !log::log_enabled!(target: TARGET, what.level()) {
         return;
     }
-    let mut fields: Vec<(&str, String)> = about.iter().map(|(name, value)| (*name, value.to_string())).collect();
-    what.fields(&mut |name, value| fields.push((name, value.to_string())));
+    let fields = fields(what, about);
     let fields: Vec<(&str, &dyn Display)> = fields.iter().map(|(name, value)| (*name, value as &dyn Display)).collect();
     line(what.level(), what.message(), &fields);
+}
+
+/// Returns the fields of the line of something that happened.
+fn fields(what: &What<'_>, about: &[(&'static str, &dyn Display)]) -> Vec<(&'static str, String)> {
+    let mut fields: Vec<_> = about.iter().map(|(name, value)| (*name, value.to_string())).collect();
+    what.fields(&mut |name, value| fields.push((name, value.to_string())));
+    fields
 }
 
 /// Writes one line of the target `cache`.
@@ -580,7 +606,8 @@ mod tests {
 
     impl Observer for Reckless {
         fn observe(&self, event: &Event<'_>) {
-            self.heard.lock().unwrap().push(event.what.message());
+            assert_eq!((event.level(), event.fields()[0].clone()), (Level::Debug, ("key", "a".to_owned())));
+            self.heard.lock().unwrap().push(event.message());
             let miss = What::Miss { reason: &MissReason::Absent, took: None };
             self.journal.get().unwrap().note(&Key::from("another"), miss);
             panic!("on purpose");
