@@ -35,7 +35,7 @@ use crate::{
     outbox,
     signals::Signals,
     url::Target,
-    watch::{Seen, Watch},
+    watch::{Query, Seen, Watch, Watched},
 };
 
 pub use connection::AnyConnection as Connection;
@@ -160,7 +160,31 @@ impl Database {
     #[must_use]
     pub fn watch(self, watch: Watch) -> Self {
         // A second one changes nothing, as is said above.
-        let _ = self.pools.watch.set(watch);
+        let _ = self.pools.watched.watch.set(watch);
+        self
+    }
+
+    /// Tells somebody of each statement, on the thread that ran it: quick, please. Call it once. Each statement is written out
+    /// for that, so it is meant for development.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_models::{Database, Model, Object, Signals};
+    /// use std::sync::{Arc, Mutex};
+    ///
+    /// let (seen, count) = (Arc::new(Mutex::new(Vec::new())), |db: &mut _| Object::count(db));
+    /// let notes = Arc::clone(&seen);
+    /// let database = Database::open("sqlite::memory:", Signals::new())?
+    ///     .observe_queries(move |query| notes.lock().unwrap().push(query.statement().to_owned()));
+    /// database.migrate()?;
+    /// database.read(count)?;
+    /// assert!(seen.lock().unwrap().iter().any(|sql| sql.contains("FROM `object`")));
+    /// # Ok::<(), larder_models::Error>(())
+    /// ```
+    #[must_use]
+    pub fn observe_queries(self, observer: impl Fn(&Query<'_>) + Send + Sync + 'static) -> Self {
+        // A second one changes nothing, as is said above.
+        let _ = self.pools.watched.observer.set(Box::new(observer));
         self
     }
 
@@ -325,7 +349,7 @@ impl Database {
             signals: self.signals.clone(),
             clock: Arc::clone(&self.clock),
             courier: self.courier.get().cloned(),
-            watch: Arc::clone(&self.pools.watch),
+            watched: Arc::clone(&self.pools.watched),
         })
     }
 }
@@ -351,7 +375,7 @@ pub struct Db {
     signals: Signals,
     clock: Clock,
     courier: Option<Courier>,
-    watch: Arc<OnceLock<Watch>>,
+    watched: Arc<Watched>,
 }
 
 impl Db {
@@ -490,7 +514,7 @@ impl Db {
     /// stale.
     pub(crate) fn queue_rows(&mut self, table: &'static str, cause: String, tags: BTreeSet<String>) {
         self.queue_stale_of(Some(table), Invalidation { cause, tags, ..Invalidation::default() });
-        let written_with = self.watch.get().map(|watch| watch.written_with(table)).unwrap_or_default();
+        let written_with = self.watched.watch.get().map(|watch| watch.written_with(table)).unwrap_or_default();
         if !written_with.is_empty() {
             self.queue_stale(written(written_with));
         }

@@ -60,4 +60,4 @@ pub use page::Page;
 pub use session::Session;
 pub use signals::{BulkChanged, Deleted, Deleting, LinksChanged, Saved, Saving, Signals};
 pub use user::{NewUser, Password, User};
-pub use watch::Watch;
+pub use watch::{Query, Watch};

@@ -12,6 +12,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use diesel::connection::{Instrumentation, InstrumentationEvent};
@@ -126,26 +127,76 @@ impl Seen {
     }
 }
 
+/// A statement that was run. See [`Database::observe_queries`](crate::Database::observe_queries).
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Query<'a> {
+    /// Its text, with the values behind it as diesel writes them: ` -- binds: [7]`.
+    pub sql: &'a str,
+    /// How long the database took.
+    pub took: Duration,
+    /// Whether it failed.
+    pub has_failed: bool,
+}
+
+impl Query<'_> {
+    /// Returns the text without the values.
+    ///
+    /// # Examples
+    /// See [`Database::observe_queries`](crate::Database::observe_queries).
+    pub fn statement(&self) -> &str {
+        without_values(self.sql)
+    }
+}
+
+/// Is told of each statement.
+pub(crate) type QueryObserver = Box<dyn Fn(&Query<'_>) + Send + Sync>;
+
+/// What is to be done with the statements that are seen.
+#[derive(Default)]
+pub(crate) struct Watched {
+    /// Set if writes are watched.
+    pub(crate) watch: OnceLock<Watch>,
+    pub(crate) observer: OnceLock<QueryObserver>,
+}
+
 /// Sees the statements of a connection.
 pub(crate) struct Watcher {
-    pub(crate) seen: Arc<Seen>,
-    /// Set if writes are watched.
-    pub(crate) watch: Arc<OnceLock<Watch>>,
+    seen: Arc<Seen>,
+    watched: Arc<Watched>,
+    /// When the statement began that is being run, if somebody wants to know.
+    begun: Option<Instant>,
+}
+
+impl Watcher {
+    pub(crate) fn new(seen: Arc<Seen>, watched: Arc<Watched>) -> Self {
+        Watcher { seen, watched, begun: None }
+    }
 }
 
 impl Instrumentation for Watcher {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        let InstrumentationEvent::FinishQuery { query, error, .. } = event else { return };
+        let (query, error) = match event {
+            InstrumentationEvent::StartQuery { .. } => {
+                self.begun = self.watched.observer.get().map(|_| Instant::now());
+                return;
+            }
+            InstrumentationEvent::FinishQuery { query, error, .. } => (query, error),
+            _ => return,
+        };
+        if let (Some(observer), Some(begun)) = (self.watched.observer.get(), self.begun.take()) {
+            let took = begun.elapsed();
+            observer(&Query { sql: &query.to_string(), took, has_failed: error.is_some() });
+        }
         // A statement that failed may have written before that: one of several, or some of its rows.
         if error.is_some() {
             self.seen.failed.store(true, Ordering::Relaxed);
         }
-        let Some(watch) = self.watch.get().filter(|_| !self.seen.quiet.load(Ordering::Relaxed)) else { return };
+        let is_quiet = self.seen.quiet.load(Ordering::Relaxed);
+        let Some(watch) = self.watched.watch.get().filter(|_| !is_quiet) else { return };
         let mut written = BTreeSet::new();
         let text = query.to_string();
-        // Diesel writes them behind; it may be much.
-        let sql = text.rfind(" -- binds: [").map_or(&*text, |end| &text[..end]);
-        for table in written_tables(sql) {
+        for table in written_tables(without_values(&text)) {
             watch.follow(table, &mut written);
         }
         if !written.is_empty() {
@@ -154,6 +205,11 @@ impl Instrumentation for Watcher {
             self.seen.written().extend(written);
         }
     }
+}
+
+/// Leaves out the values, which diesel writes behind; it may be much.
+fn without_values(text: &str) -> &str {
+    text.rfind(" -- binds: [").map_or(text, |end| &text[..end])
 }
 
 /// A piece of SQL that matters here.

@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ use super::lower_utils;
 use crate::{
     error::{Error, Result, Source},
     url::{self, Target},
-    watch::{Seen, Watch, Watcher},
+    watch::{Seen, Watched, Watcher},
 };
 
 /// How many readers may be at work at once, and how many writers on PostgreSQL. They are opened as they are needed.
@@ -148,7 +148,7 @@ pub(super) struct Manager {
     target: Target,
     role: Role,
     down: Down,
-    watch: Arc<OnceLock<Watch>>,
+    watched: Arc<Watched>,
 }
 
 impl ManageConnection for Manager {
@@ -161,7 +161,7 @@ impl ManageConnection for Manager {
         let mut connection = opened
             .map_err(|error| r2d2::Error::ConnectionError(diesel::ConnectionError::BadConnection(error.to_string())))?;
         let seen = Arc::new(Seen::default());
-        connection.set_instrumentation(Watcher { seen: Arc::clone(&seen), watch: Arc::clone(&self.watch) });
+        connection.set_instrumentation(Watcher::new(Arc::clone(&seen), Arc::clone(&self.watched)));
         Ok(Held { connection, seen, idle_since: Instant::now() })
     }
 
@@ -213,8 +213,8 @@ pub(super) struct Pools {
     writers: Pool<Manager>,
     readers: Pool<Manager>,
     down: Down,
-    /// Which writes are watched; set once.
-    pub(super) watch: Arc<OnceLock<Watch>>,
+    /// What is done with statements; each set once.
+    pub(super) watched: Arc<Watched>,
 }
 
 impl Pools {
@@ -230,9 +230,9 @@ impl Pools {
             // Without a pool in between, which would try again for ten seconds and report a timeout.
             drop(AnyConnection::open(&target, Role::Writer).map_err(failed)?);
         }
-        let (down, watch) = (Down::default(), Arc::default());
+        let (down, watched) = (Down::default(), Arc::default());
         let pool = |size, role| {
-            let manager = Manager { target: target.clone(), role, down: down.clone(), watch: Arc::clone(&watch) };
+            let manager = Manager { target: target.clone(), role, down: down.clone(), watched: Arc::clone(&watched) };
             Pool::builder()
                 .max_size(size)
                 .min_idle(Some(1))
@@ -248,7 +248,7 @@ impl Pools {
         let max_writers = if matches!(target, Target::Postgres(_)) { MAX_CONNECTIONS } else { 1 };
         let writers = pool(max_writers, Role::Writer)?;
         let readers = if target == Target::Memory { writers.clone() } else { pool(MAX_CONNECTIONS, Role::Reader)? };
-        Ok(Pools { target, url, writers, readers, down, watch })
+        Ok(Pools { target, url, writers, readers, down, watched })
     }
 
     /// Returns the address, without its password.
