@@ -1,4 +1,5 @@
-// Warns before an edited form is left, ticks all rows at once, narrows long lists of choices. Every page works without it.
+// Warns before an edited form is left, ticks all rows at once, narrows long lists of choices, and shows what the caches
+// decide. Every page works without it, but for what is live.
 "use strict";
 
 for (const form of document.querySelectorAll("form[data-warn]")) {
@@ -39,4 +40,129 @@ for (const narrow of document.querySelectorAll("[data-narrow]")) {
     const word = event.target.value.trim().toLowerCase();
     for (const option of options) option.hidden = !option.textContent.toLowerCase().includes(word);
   });
+}
+
+// The live view: lines as the server sends them. It connects when it can be seen, and after a page was left and another
+// one came, as when a form is saved, it goes on where it was.
+const LIVE = { key: "larder-live", lines: 500, resumesFor: 60_000 };
+
+function live(view) {
+  const list = view.querySelector("[data-lines]");
+  const status = view.querySelector("[data-status]");
+  const filters = view.querySelector(".live-filters");
+  const pause = view.querySelector("[data-pause]");
+  let waiting = [];
+  let source;
+
+  const wanted = (item) => {
+    const { alias, outcome, text } = Object.fromEntries(new FormData(filters));
+    return (!alias || item.dataset.alias === alias) && (!outcome || item.dataset.outcome === outcome)
+      && (!text || item.textContent.toLowerCase().includes(text.trim().toLowerCase()));
+  };
+  const count = () => {
+    const shown = [...list.children].filter((item) => !item.hidden).length;
+    const paused = pause.getAttribute("aria-pressed") === "true";
+    status.textContent = paused ? `Paused; ${waiting.length} lines wait`
+      : list.children.length ? `${shown} of ${list.children.length} lines` : "Nothing happened yet.";
+  };
+  const part = (name, text) => {
+    const element = document.createElement(name);
+    element.textContent = text;
+    return element;
+  };
+  const item = (line) => {
+    const item = document.createElement("li");
+    item.className = item.dataset.outcome = line.outcome;
+    item.dataset.alias = line.alias;
+    const at = new Date(line.at);
+    const time = part("time", at.toISOString().slice(11, 23));
+    time.dateTime = at.toISOString();
+    item.append(time, part("strong", line.message), part("code", line.fields));
+    item.hidden = !wanted(item);
+    return item;
+  };
+  const show = (lines) => {
+    list.prepend(...lines.map(item).reverse());
+    while (list.children.length > LIVE.lines) list.lastChild.remove();
+    count();
+  };
+  // What comes while a form is on its way is shown beside the page that answers.
+  let leaving = false;
+  document.addEventListener("submit", () => { leaving = true; });
+  const remember = (id) => {
+    if (leaving) return;
+    try { sessionStorage.setItem(LIVE.key, JSON.stringify({ id, at: Date.now() })); } catch { /* Without storage it begins anew. */ }
+  };
+  const begin = () => {
+    try {
+      const { id, at } = JSON.parse(sessionStorage.getItem(LIVE.key)) ?? {};
+      if (Date.now() - at < LIVE.resumesFor) return Math.min(id, Number(view.dataset.after));
+    } catch { /* As if there were nothing. */ }
+    return view.dataset.after;
+  };
+
+  view.connect = () => {
+    if (source) return;
+    filters.hidden = false;
+    status.textContent = "Connecting…";
+    const after = begin();
+    remember(Number(after));
+    source = new EventSource(`/admin/live/stream/?after=${after}`);
+    source.addEventListener("open", count);
+    source.addEventListener("message", (event) => {
+      const { lines, missed } = JSON.parse(event.data);
+      remember(Number(event.lastEventId));
+      if (missed) lines.unshift({ at: Date.now(), outcome: "failure", message: "missed", alias: "", fields: `${missed} lines came too fast to be kept` });
+      if (pause.getAttribute("aria-pressed") === "true") {
+        waiting = waiting.concat(lines).slice(-LIVE.lines);
+        count();
+      } else {
+        show(lines);
+      }
+    });
+    source.addEventListener("error", () => {
+      status.textContent = source.readyState === EventSource.CLOSED
+        ? "The server refused. Reload the page; perhaps you have to sign in again." : "Cut off; trying again…";
+    });
+  };
+  view.disconnect = () => {
+    source?.close();
+    source = undefined;
+  };
+  filters.addEventListener("input", () => {
+    for (const line of list.children) line.hidden = !wanted(line);
+    count();
+  });
+  filters.addEventListener("submit", (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+  });
+  pause.addEventListener("click", () => {
+    const paused = pause.getAttribute("aria-pressed") !== "true";
+    pause.setAttribute("aria-pressed", paused);
+    if (!paused) {
+      show(waiting);
+      waiting = [];
+    }
+    count();
+  });
+  view.querySelector("[data-clear]").addEventListener("click", () => {
+    list.replaceChildren();
+    count();
+  });
+}
+
+for (const view of document.querySelectorAll("[data-live]")) {
+  live(view);
+  const folded = view.closest("details");
+  if (!folded) {
+    view.connect();
+    continue;
+  }
+  const open = "larder-watch";
+  folded.addEventListener("toggle", () => {
+    if (folded.open) view.connect(); else view.disconnect();
+    try { localStorage.setItem(open, folded.open ? "1" : ""); } catch { /* It is folded next time. */ }
+  });
+  try { folded.open = localStorage.getItem(open) === "1"; } catch { /* See above. */ }
 }

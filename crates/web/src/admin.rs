@@ -1,13 +1,16 @@
 //! The admin: sign in, and the pages that are made from the descriptions of the models. Nothing here is ever cached.
 
+mod caches;
 mod csrf;
 mod describe;
 mod form;
 mod history;
 mod index;
 mod list;
+mod live;
 mod login;
 mod models;
+mod password;
 mod registry;
 mod staff;
 mod throttle;
@@ -33,6 +36,21 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .service(web::resource("/login/").route(web::get().to(login::form)).route(web::post().to(login::sign_in)))
             .service(web::resource("/logout/").route(web::post().to(login::sign_out)))
             .service(web::resource("/").route(web::get().to(index::index)))
+            .service(
+                web::resource("/password/")
+                    .route(web::get().to(password::form))
+                    .route(web::post().to(password::change)),
+            )
+            .service(web::resource("/live/").route(web::get().to(live::page)))
+            .service(web::resource("/live/stream/").route(web::get().to(live::stream)))
+            .service(web::resource("/caches/").route(web::get().to(caches::list)))
+            .service(
+                web::resource("/caches/{alias}/")
+                    .route(web::get().to(caches::cache))
+                    .route(web::post().to(caches::change)),
+            )
+            .service(web::resource("/caches/{alias}/key/").route(web::get().to(caches::key)))
+            .service(web::resource("/caches/{alias}/clear/").route(web::get().to(caches::clear_form)))
             .service(web::resource("/{model}/").route(web::get().to(list::list)))
             .service(web::resource("/{model}/export/").route(web::get().to(list::export)))
             .service(web::resource("/{model}/action/").route(web::post().to(list::act)))
@@ -44,6 +62,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
                     .route(web::get().to(form::change_form))
                     .route(web::post().to(form::change)),
             )
+            .service(web::resource(r"/{model}/{id:\d+}/history/").route(web::get().to(history::page)))
             .service(
                 web::resource(r"/{model}/{id:\d+}/delete/")
                     .route(web::get().to(form::delete_form))

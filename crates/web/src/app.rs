@@ -28,6 +28,7 @@ use crate::{
     admin,
     error_pages::error_pages,
     failure::Failure,
+    observe::{Observed, feed::Feed},
     pages, secrets, session,
     settings::Settings,
     state::{State, load_templates},
@@ -48,6 +49,8 @@ pub struct Parts {
     pub caches: Caches,
     /// The models' database, whose writes invalidate in these caches.
     pub database: Database,
+    /// What these caches decide.
+    pub observed: Observed,
 }
 
 impl Parts {
@@ -56,11 +59,12 @@ impl Parts {
     /// # Errors
     /// Settings that cannot be used, a database that cannot be opened.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
-        let caches = settings.open_caches()?;
+        let observed = Observed::default();
+        let caches = observed.observe(settings.caches_builder()).build()?;
         // Nothing that is cached shows a session.
         let watch = Watch::new().ignore(["session"]);
         let database = Database::open(&settings.database_url, Signals::new())?.with_caches(&caches).watch(watch);
-        Ok(Parts { settings, caches, database })
+        Ok(Parts { settings, caches, database, observed })
     }
 }
 
@@ -69,7 +73,7 @@ impl Parts {
 /// # Errors
 /// The address is taken, a template is wrong, the session key cannot be kept.
 pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
-    let Parts { settings, caches, database } = parts;
+    let Parts { settings, caches, database, observed } = parts;
     let listener = TcpListener::bind(&settings.server.bind).map_err(|error| {
         anyhow::anyhow!("server.bind {}: {error}; is another server running?", settings.server.bind)
     })?;
@@ -84,6 +88,7 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     let upstream = settings.upstream.base_url.clone().unwrap_or_else(|| address.clone());
     let key = secrets::session_key()?;
     let workers = settings.server.workers;
+    let page_cache = page_cache(&caches, &settings);
     let state = State {
         settings: Arc::new(settings),
         caches,
@@ -93,8 +98,10 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
         upstream: upstream.into(),
         password_turn: Arc::new(Semaphore::new(1)),
         failed_logins: Arc::default(),
+        observed: observed.clone(),
+        pages: page_cache.clone(),
     };
-    let page_cache = page_cache(&state.caches, &state.settings);
+    actix_web::rt::spawn(observed.clone().keep_up(state.caches.clone()));
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -111,12 +118,12 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
         server = server.workers(workers);
     }
     let server = server.shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run();
-    stop_on_signal(server.handle())?;
+    stop_on_signal(server.handle(), observed.feed)?;
     Ok((address, server))
 }
 
 /// Lets requests that are being answered come to their end, on Ctrl-C as well as when the system asks.
-fn stop_on_signal(server: ServerHandle) -> io::Result<()> {
+fn stop_on_signal(server: ServerHandle, feed: Feed) -> io::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     actix_web::rt::spawn(async move {
@@ -124,6 +131,8 @@ fn stop_on_signal(server: ServerHandle) -> io::Result<()> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+        // These would never come to their end by themselves.
+        feed.close();
         server.stop(true).await;
     });
     Ok(())

@@ -4,10 +4,10 @@
 pub mod admin;
 pub mod app;
 pub mod cli;
-pub mod effects;
 pub mod error_pages;
 pub mod failure;
 pub mod logging;
+pub mod observe;
 pub mod pages;
 pub mod secrets;
 pub mod session;

@@ -28,6 +28,12 @@ pub fn start() {
     let _ = builder.try_init();
 }
 
+/// Returns the fields of a line as it would be written.
+pub(crate) fn fields(fields: &[(&str, String)]) -> String {
+    let texts: Vec<String> = fields.iter().map(|(name, value)| format!("{name}={}", Quoted(value))).collect();
+    texts.join(" ")
+}
+
 struct Fields<'a>(&'a mut String);
 
 impl<'kvs> kv::VisitSource<'kvs> for Fields<'_> {

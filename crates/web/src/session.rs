@@ -17,7 +17,7 @@ use larder_cache::template::Context;
 use larder_models::{Database, Session as Row, User};
 use serde::{Deserialize, Serialize};
 
-use crate::{effects::Effects, failure::Failure};
+use crate::{failure::Failure, observe::effects::Effects};
 
 /// The name of the session cookie, which the page cache knows.
 pub const COOKIE: &str = "larder_session";

@@ -9,12 +9,10 @@ use std::{
 };
 
 use larder_cache::{
-    Caches,
+    Caches, CachesBuilder,
     settings::{AliasSettings, Problem, Section, SettingsError, overlay_address, read_aliases},
 };
 use toml::{Table, Value};
-
-use crate::effects::Notes;
 
 /// Read if it is there and no other file is named.
 pub const DEFAULT_FILE: &str = "larder.toml";
@@ -131,12 +129,17 @@ impl Settings {
         }
     }
 
+    /// Returns what the caches are opened with.
+    pub fn caches_builder(&self) -> CachesBuilder {
+        Caches::builder().aliases(self.caches.clone()).database_url(&self.database_url)
+    }
+
     /// Opens the caches.
     ///
     /// # Errors
     /// Every problem with what a cache points to, such as a folder that cannot be made.
     pub fn open_caches(&self) -> Result<Caches, SettingsError> {
-        Caches::builder().aliases(self.caches.clone()).database_url(&self.database_url).observer(Notes).build()
+        self.caches_builder().build()
     }
 }
 

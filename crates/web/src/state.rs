@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use larder_cache::{
     Caches,
     dependencies::carry,
+    page::PageCache,
     template::{Context, Lazy, OpenPage, TemplateError, Templates},
 };
 use larder_models::{Database, Db};
@@ -16,8 +17,11 @@ use tokio::sync::Semaphore;
 
 use crate::{
     admin::Throttle,
-    effects::{Effects, noting},
     failure::Failure,
+    observe::{
+        Observed,
+        effects::{Effects, noting},
+    },
     settings::Settings,
 };
 
@@ -38,6 +42,10 @@ pub struct State {
     pub upstream: Arc<str>,
     /// Who may verify a password now.
     pub password_turn: Arc<Semaphore>,
+    /// What the caches decided lately.
+    pub observed: Observed,
+    /// The middleware that keeps pages, which also throws them out.
+    pub pages: PageCache,
     /// Who failed to sign in.
     pub failed_logins: Arc<Throttle>,
 }

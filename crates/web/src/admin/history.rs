@@ -2,16 +2,24 @@
 
 use std::collections::HashMap;
 
-use larder_models::{Action, Db, LogEntry, Model, User};
-use serde::Serialize;
+use actix_web::{HttpResponse, web};
+use diesel::prelude::*;
+use larder_models::{Action, Db, LogEntry, Model, User, Verb, schema::log_entry};
+use serde::{Deserialize, Serialize};
 
-use super::MODELS;
+use super::{
+    MODELS, find,
+    registry::Names,
+    staff::{Frame, Staff},
+};
+use crate::{failure::Failure, state::State};
 
 /// How many of the latest actions the first page shows.
 const RECENT: u32 = 10;
 
-/// How many actions the page of an object shows.
-const OF_OBJECT: usize = 20;
+/// How many actions the form of an object shows, and how many a page of its history.
+const IN_FORM: u32 = 5;
+const PER_PAGE: u32 = 50;
 
 /// How much of an old and a new value is shown.
 const VALUE_CHARS: usize = 200;
@@ -47,10 +55,75 @@ pub(super) fn recent(db: &mut Db) -> larder_models::Result<Vec<Line>> {
 ///
 /// # Errors
 /// The database's.
-pub(super) fn of_object(db: &mut Db, model: &str, id: i64) -> larder_models::Result<Vec<Line>> {
-    let mut entries = LogEntry::for_object(db, model, id)?;
-    entries.truncate(OF_OBJECT);
-    lines(db, entries)
+pub(super) fn of_object(db: &mut Db, model: &'static str, id: i64) -> larder_models::Result<Vec<Line>> {
+    let page = entries(db, model, id, 1, IN_FORM)?;
+    lines(db, page.items)
+}
+
+fn entries(
+    db: &mut Db,
+    model: &'static str,
+    id: i64,
+    page: u32,
+    per_page: u32,
+) -> larder_models::Result<larder_models::Page<LogEntry>> {
+    let of_object = move |rows: <LogEntry as Model>::Rows| {
+        rows.filter(log_entry::model.eq(model)).filter(log_entry::object_id.eq(id))
+    };
+    LogEntry::page(db, page, per_page, of_object, |rows| rows.order((log_entry::created.desc(), log_entry::id.desc())))
+}
+
+#[derive(Serialize)]
+struct HistoryPage {
+    #[serde(flatten)]
+    frame: Frame,
+    names: Names,
+    pk: i64,
+    label: String,
+    history: Vec<Line>,
+    page: u32,
+    pages: u32,
+    previous_href: Option<String>,
+    next_href: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Query {
+    #[serde(default)]
+    p: String,
+}
+
+/// Answers with all that was done to an object, page by page.
+pub(super) async fn page(
+    state: web::Data<State>,
+    staff: Staff,
+    path: web::Path<(String, String)>,
+    query: web::Query<Query>,
+) -> Result<HttpResponse, Failure> {
+    let (model, pk) = (find(&path.0)?, path.1.parse().unwrap_or(0));
+    staff.require(model, Verb::View)?;
+    let (names, asked) = (model.names(), query.p.parse().unwrap_or(1));
+    let table = names.model;
+    let read = state.read(move |db| {
+        let Some(row) = model.open(db, Some(pk))? else { return Ok(None) };
+        let found = entries(db, table, pk, asked, PER_PAGE)?;
+        let (page, pages) = (found.page, found.pages);
+        Ok(Some((row.label, lines(db, found.items)?, page, pages)))
+    });
+    let (label, history, page, pages) = read.await?.ok_or(Failure::NotFound)?;
+    let at = |page: u32| format!("{}{pk}/history/?p={page}", names.list_href());
+    let page = HistoryPage {
+        frame: Frame::of(&staff.session)?,
+        pk,
+        label,
+        history,
+        page,
+        pages,
+        previous_href: (page > 1).then(|| at(page - 1)),
+        next_href: (page < pages).then(|| at(page + 1)),
+        names,
+    };
+    state.page("admin/history.html", &page)
 }
 
 fn lines(db: &mut Db, entries: Vec<LogEntry>) -> larder_models::Result<Vec<Line>> {

@@ -5,7 +5,9 @@ use larder_models::Verb;
 use serde::Serialize;
 
 use super::{
-    MODELS, history,
+    MODELS,
+    caches::{Overview, overviews},
+    history,
     staff::{Frame, Staff},
 };
 use crate::{failure::Failure, state::State};
@@ -16,7 +18,8 @@ struct IndexPage {
     frame: Frame,
     models: Vec<ModelLine>,
     recent: Vec<history::Line>,
-    caches: Vec<CacheLine>,
+    /// If this user may see them.
+    caches: Option<Vec<Overview>>,
 }
 
 #[derive(Serialize)]
@@ -27,13 +30,6 @@ struct ModelLine {
     /// Where one is added, if this user may.
     add_href: Option<String>,
     count: i64,
-}
-
-#[derive(Serialize)]
-struct CacheLine {
-    alias: String,
-    backend: String,
-    location: String,
 }
 
 pub(super) async fn index(state: web::Data<State>, staff: Staff) -> Result<HttpResponse, Failure> {
@@ -53,12 +49,8 @@ pub(super) async fn index(state: web::Data<State>, staff: Staff) -> Result<HttpR
         Ok((models, history::recent(db)?))
     });
     let (models, recent) = read.await?;
-    let caches = state.caches.iter().map(|(alias, settings, _)| CacheLine {
-        alias: alias.to_owned(),
-        backend: settings.backend.clone(),
-        location: settings.location.join(", "),
-    });
-    let page = IndexPage { frame: Frame::of(&staff.session)?, models, recent, caches: caches.collect() };
+    let caches = if staff.may_see_caches() { Some(overviews(&state).await?) } else { None };
+    let page = IndexPage { frame: Frame::of(&staff.session)?, models, recent, caches };
     state.page("admin/index.html", &page)
 }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::describe::{Choice, Column, Dependents, Entered, Fact, Field, Kind, ModelAdmin, Widget};
+use super::staff::CACHE;
 
 /// How much of a search is looked at, in characters: each word costs comparisons in every row.
 const MAX_SEARCH_CHARS: usize = 200;
@@ -569,7 +570,9 @@ pub(super) fn permission_choices(models: &[Names]) -> Vec<Choice> {
         let verbs = Verb::ALL.into_iter().filter(|verb| names.is_editable || *verb == Verb::View);
         verbs.map(|verb| Choice::new(permission(table, verb), format!("{verb} {many}"))).collect::<Vec<_>>()
     };
-    models.iter().flat_map(choices).collect()
+    let caches = [(Verb::View, "see what is in the caches"), (Verb::Delete, "throw out of the caches")];
+    let caches = caches.map(|(verb, label)| Choice::new(permission(CACHE, verb), label));
+    models.iter().flat_map(choices).chain(caches).collect()
 }
 
 /// Makes the pattern of a word that may be anywhere: its own wildcards stand for themselves.

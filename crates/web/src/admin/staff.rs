@@ -17,6 +17,9 @@ use crate::{
     state::State,
 };
 
+/// What the permissions call the caches.
+pub(super) const CACHE: &str = "cache";
+
 const NOT_SAVED: &str = "You are not signed in any more, so what you sent was not saved. Sign in, go back to the form, \
                          and copy what you entered before you send it anew.";
 
@@ -24,6 +27,7 @@ const NOT_SAVED: &str = "You are not signed in any more, so what you sent was no
 pub(super) struct Staff {
     pub(super) session: Session,
     pub(super) asker: Asker,
+    pub(super) username: String,
 }
 
 impl Staff {
@@ -33,6 +37,24 @@ impl Staff {
     /// [`Failure::Forbidden`].
     pub(super) fn require(&self, model: &dyn Registered, verb: Verb) -> Result<(), Failure> {
         if model.allows(&self.asker, verb) { Ok(()) } else { Err(Failure::Forbidden) }
+    }
+
+    /// Makes sure that this user may see what is in the caches.
+    ///
+    /// # Errors
+    /// [`Failure::Forbidden`].
+    pub(super) fn require_caches(&self) -> Result<(), Failure> {
+        if self.may_see_caches() { Ok(()) } else { Err(Failure::Forbidden) }
+    }
+
+    /// Tells whether this user may see what is in the caches.
+    pub(super) fn may_see_caches(&self) -> bool {
+        self.asker.permissions.allow(CACHE, Verb::View)
+    }
+
+    /// Tells whether this user may throw something out of the caches.
+    pub(super) fn may_change_caches(&self) -> bool {
+        self.may_see_caches() && self.asker.permissions.allow(CACHE, Verb::Delete)
     }
 }
 
@@ -68,7 +90,7 @@ impl FromRequest for Staff {
             let may_enter = |user: &User| user.is_staff && user.is_active && session::is_current(&session, user);
             let (user, permissions) = found.await?.filter(|(user, _)| may_enter(user)).ok_or_else(sign_in)?;
             let asker = Asker { id: user.id, is_superuser: user.is_superuser, permissions };
-            Ok(Staff { session, asker })
+            Ok(Staff { session, asker, username: user.username })
         })
     }
 }

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "some tests say what they measured")]
 
 mod admin;
+mod browser;
 mod cli;
 mod crash;
 mod edit;

@@ -1,0 +1,8 @@
+//! The app in a real browser: headless Chromium, driven by chromedriver.
+
+mod admin;
+mod driver;
+mod live;
+mod look;
+
+use self::driver::Browser;
