@@ -72,7 +72,8 @@ function live(view) {
   };
   const item = (line) => {
     const item = document.createElement("li");
-    item.className = item.dataset.outcome = line.outcome;
+    item.dataset.outcome = line.outcome;
+    item.className = line.is_minor ? `${line.outcome} minor` : line.outcome;
     item.dataset.alias = line.alias;
     const at = new Date(line.at);
     const time = part("time", at.toISOString().slice(11, 23));
@@ -112,7 +113,7 @@ function live(view) {
     source.addEventListener("message", (event) => {
       const { lines, missed } = JSON.parse(event.data);
       remember(Number(event.lastEventId));
-      if (missed) lines.unshift({ at: Date.now(), outcome: "failure", message: "missed", alias: "", fields: `${missed} lines came too fast to be kept` });
+      if (missed) lines.unshift({ at: Date.now(), outcome: "failure", is_minor: false, message: "missed", alias: "", fields: `${missed} lines came too fast to be kept` });
       if (pause.getAttribute("aria-pressed") === "true") {
         waiting = waiting.concat(lines).slice(-LIVE.lines);
         count();

@@ -187,6 +187,8 @@ fn message(stored: &Stored, pk: Option<i64>, effects: Effects) -> Message {
 
 /// Makes the message that says what a write threw out of the caches.
 pub(super) fn saved_message(text: String, effects: Effects) -> Message {
+    // Of what other processes keep nobody here knows.
+    let text = if effects.entries.is_empty() { format!("{text} Nothing that is cached here showed it.") } else { text };
     Message::success(text).effects(effects)
 }
 

@@ -56,6 +56,8 @@ pub struct Line {
     pub at: i64,
     /// `hit`, `miss`, `load`, `store`, `invalidation` or `failure`.
     pub outcome: &'static str,
+    /// Whether it is of little interest, as what nobody had cached: the level is `debug`.
+    pub is_minor: bool,
     /// `invalidated`.
     pub message: &'static str,
     /// The fields, as the log writes them: `tag=object:7 alias=default cause="post_save Object#7"`.
@@ -131,6 +133,7 @@ impl Observer for Feed {
             id: 0,
             at: now_millis(),
             outcome: outcome(&event.what),
+            is_minor: event.level() == log::Level::Debug,
             message: event.message(),
             cause: fields.iter().find(|(name, _)| *name == "cause").map(|(_, cause)| cause.clone()),
             fields: logging::fields(&fields),

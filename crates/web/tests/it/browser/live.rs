@@ -7,7 +7,7 @@ use crate::site::Site;
 fn the_live_view_shows_what_an_edit_throws_out() {
     let site = Site::start();
     let (watcher, editor) = (Browser::staff(&site), Browser::staff(&site));
-    editor.go("/objects/1/");
+    site.visitor().page("/objects/1/");
     watcher.go("/admin/live/");
     watcher.wait_for_text("[data-status]", "Nothing happened yet.");
     editor.go("/admin/objects/1/change/");
@@ -16,6 +16,7 @@ fn the_live_view_shows_what_an_edit_throws_out() {
     editor.wait_for_text(".message", "“Watched” was saved.");
     watcher.wait_for_text(".lines .invalidation", "object:1");
     watcher.wait_for_text(".lines .invalidation", "cause=\"post_save Object#1");
+    watcher.wait_for_text(".lines .invalidation:not(.minor)", "removed=");
     editor.go("/objects/1/");
     watcher.wait_for_text(".lines .miss", "/objects/1/");
     watcher.screenshot("live");
@@ -23,7 +24,7 @@ fn the_live_view_shows_what_an_edit_throws_out() {
     watcher.js("const one = document.querySelector('[name=outcome]'); one.value = 'invalidation'; \
                 one.dispatchEvent(new Event('input', { bubbles: true }))");
     let shown = "return [...document.querySelectorAll('.lines li')].filter((one) => !one.hidden) \
-                 .every((one) => one.className === 'invalidation')";
+                 .every((one) => one.classList.contains('invalidation'))";
     assert_eq!(watcher.js(shown), true);
     watcher.click("[data-pause]");
     editor.go("/objects/2/");
@@ -43,7 +44,9 @@ fn the_live_view_shows_what_an_edit_throws_out() {
 fn the_lines_of_a_save_stand_beside_its_form() {
     let site = Site::start();
     let browser = Browser::staff(&site);
-    browser.go("/objects/1/");
+    for path in ["/objects/", "/objects/1/"] {
+        site.visitor().page(path);
+    }
     browser.go("/admin/objects/1/change/");
     browser.click(".watch > summary");
     browser.wait_for_text("[data-status]", "Nothing happened yet.");
