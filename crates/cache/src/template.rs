@@ -409,6 +409,21 @@ impl Templates {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.catalog.names()
     }
+
+    /// Returns where fragments stand: the name of each with its template and line. Several may have one name.
+    ///
+    /// # Examples
+    /// ```
+    /// use larder_cache::{Caches, template::Templates};
+    ///
+    /// let source = "<ul>\n{% cache 500 list %}…{% endcache %}\n</ul>";
+    /// let templates = Templates::builder().template("a.html", source).build(Caches::local())?;
+    /// assert_eq!(templates.fragments().collect::<Vec<_>>(), [("list", "a.html", 2)]);
+    /// # Ok::<_, larder_cache::template::TemplateError>(())
+    /// ```
+    pub fn fragments(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        self.0.catalog.fragments()
+    }
 }
 
 /// A rendered page whose `{% nocache %}` blocks are open: what [`Templates::open`] makes and [`Templates::fill`] fills.

@@ -1,6 +1,10 @@
 //! The app put together: which address leads where, and which middleware stands around it.
 
-use std::{io, net::TcpListener, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener},
+    sync::Arc,
+};
 
 use actix_web::{
     App, HttpMessage, HttpServer,
@@ -10,12 +14,13 @@ use actix_web::{
     http::header::{
         CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
     },
-    middleware::{DefaultHeaders, Next, from_fn},
+    middleware::{Condition, DefaultHeaders, Next, from_fn},
     web,
 };
 use larder_cache::{
     Caches,
     page::{PageCache, PageOutcome, TRACKING, cache_page, policy::request},
+    settings::AliasSettings,
 };
 use larder_models::{Database, Signals, Watch};
 use log::{debug, info};
@@ -32,6 +37,7 @@ use crate::{
     pages, secrets, session,
     settings::Settings,
     state::{State, load_templates},
+    toolbar::{self, Toolbar},
 };
 
 /// The largest form that is read. A body has at most 20,000 characters, which may be twelve bytes each in a form.
@@ -51,6 +57,8 @@ pub struct Parts {
     pub database: Database,
     /// What these caches decide.
     pub observed: Observed,
+    /// The debug toolbar, if anybody may see it.
+    pub toolbar: Option<Toolbar>,
 }
 
 impl Parts {
@@ -60,11 +68,21 @@ impl Parts {
     /// Settings that cannot be used, a database that cannot be opened.
     pub fn open(settings: Settings) -> anyhow::Result<Self> {
         let observed = Observed::default();
-        let caches = observed.observe(settings.caches_builder()).build()?;
+        let allowed = &settings.server.toolbar_allow;
+        let toolbar = (!allowed.is_empty()).then(|| Toolbar::new(allowed.clone())).transpose()?;
+        let mut caches = observed.observe(settings.caches_builder());
+        if let Some(toolbar) = &toolbar {
+            caches = caches.observer(toolbar.records().clone());
+        }
+        let caches = caches.build()?;
         // Nothing that is cached shows a session.
         let watch = Watch::new().ignore(["session"]);
-        let database = Database::open(&settings.database_url, Signals::new())?.with_caches(&caches).watch(watch);
-        Ok(Parts { settings, caches, database, observed })
+        let mut database = Database::open(&settings.database_url, Signals::new())?.with_caches(&caches).watch(watch);
+        if let Some(toolbar) = &toolbar {
+            let records = toolbar.records().clone();
+            database = database.observe_queries(move |query| records.query(query));
+        }
+        Ok(Parts { settings, caches, database, observed, toolbar })
     }
 }
 
@@ -73,7 +91,7 @@ impl Parts {
 /// # Errors
 /// The address is taken, a template is wrong, the session key cannot be kept.
 pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
-    let Parts { settings, caches, database, observed } = parts;
+    let Parts { settings, caches, database, observed, toolbar } = parts;
     let listener = TcpListener::bind(&settings.server.bind).map_err(|error| {
         anyhow::anyhow!("server.bind {}: {error}; is another server running?", settings.server.bind)
     })?;
@@ -99,9 +117,22 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
         password_turn: Arc::new(Semaphore::new(1)),
         failed_logins: Arc::default(),
         observed: observed.clone(),
-        pages: page_cache.clone(),
+        pages: page_cache,
+        toolbar,
     };
     actix_web::rt::spawn(observed.clone().keep_up(state.caches.clone()));
+    if let Some(toolbar) = &state.toolbar {
+        let (beside, server) = without_cache(&state, &key)?;
+        toolbar.set_addresses(address.clone(), beside);
+        actix_web::rt::spawn(server);
+    }
+    let server = run(listener, state, key, workers)?;
+    stop_on_signal(server.handle(), observed.feed)?;
+    Ok((address, server))
+}
+
+/// Runs the app on a listener.
+fn run(listener: TcpListener, state: State, key: Key, workers: usize) -> io::Result<Server> {
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
@@ -109,7 +140,8 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
             .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
             .configure(|config| routes(config, &state, &key))
             .wrap(from_fn(error_pages))
-            .wrap(page_cache.clone())
+            .wrap(state.pages.clone())
+            .wrap(Condition::new(state.toolbar.is_some(), from_fn(toolbar::toolbar)))
             .wrap(security_headers())
             .wrap(from_fn(allowed_hosts_only))
             .wrap(from_fn(log_request))
@@ -117,9 +149,30 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     if workers > 0 {
         server = server.workers(workers);
     }
-    let server = server.shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run();
-    stop_on_signal(server.handle(), observed.feed)?;
-    Ok((address, server))
+    Ok(server.shutdown_timeout(SHUTDOWN_SECONDS).disable_signals().listen(listener)?.run())
+}
+
+/// Lets the same app answer without caches, on an address of its own on this machine: the toolbar compares with it.
+fn without_cache(state: &State, key: &Key) -> anyhow::Result<(String, Server)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let mut settings = Settings::clone(&state.settings);
+    for cache in settings.caches.values_mut() {
+        *cache = AliasSettings::default();
+        cache.backend = "dummy".to_owned();
+    }
+    let caches = settings.open_caches()?;
+    let state = State {
+        database: Database::open(&settings.database_url, Signals::new())?,
+        templates: load_templates(&settings, caches.clone())?,
+        pages: page_cache(&caches, &settings),
+        toolbar: None,
+        observed: Observed::default(),
+        settings: Arc::new(settings),
+        caches,
+        ..state.clone()
+    };
+    Ok((address, run(listener, state, key.clone(), 1)?))
 }
 
 /// Lets requests that are being answered come to their end, on Ctrl-C as well as when the system asks.
@@ -166,6 +219,9 @@ pub(crate) fn page_cache(caches: &Caches, settings: &Settings) -> PageCache {
 
 fn routes(config: &mut web::ServiceConfig, state: &State, key: &Key) {
     let debug = state.settings.server.debug;
+    if let Some(toolbar) = &state.toolbar {
+        toolbar::routes(config, toolbar);
+    }
     config
         .service(
             web::scope("/static")

@@ -13,7 +13,10 @@ use actix_web::{
     web,
 };
 use jiff::{SignedDuration, Timestamp};
-use larder_cache::template::Context;
+use larder_cache::{
+    dependencies::{carry, untracked},
+    template::Context,
+};
 use larder_models::{Database, Session as Row, User};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +59,8 @@ impl DatabaseStore {
         queries: impl FnOnce(&Database) -> larder_models::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
         let database = self.0.clone();
-        Ok(web::block(move || queries(&database)).await??)
+        // What is made here does not depend on it.
+        Ok(web::block(carry(move || untracked(|| queries(&database)))).await??)
     }
 }
 

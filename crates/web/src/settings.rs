@@ -51,6 +51,8 @@ pub struct Server {
     pub allowed_hosts: Vec<String>,
     /// The addresses that `/metrics` answers; empty for none.
     pub metrics_allow: Vec<IpAddr>,
+    /// The addresses that see the debug toolbar; empty for none, and always so without `debug`.
+    pub toolbar_allow: Vec<IpAddr>,
     /// The folder of the templates.
     pub templates: PathBuf,
     /// The folder of the static files.
@@ -216,15 +218,18 @@ fn read_server(section: &mut Section<'_>) -> Server {
         section.problem("bind", format!("must be address:port such as 127.0.0.1:8000, is {bind:?}"));
     }
     let debug = section.boolean("debug").unwrap_or(false);
-    let metrics_allow = read_addresses(section, "metrics_allow").unwrap_or_else(|| match debug {
+    let this_machine = || match debug {
         true => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
         false => Vec::new(),
-    });
+    };
+    let metrics_allow = read_addresses(section, "metrics_allow").unwrap_or_else(this_machine);
+    let toolbar_allow = read_addresses(section, "toolbar_allow").unwrap_or_else(this_machine);
     Server {
         bind,
         workers: section.size("workers").unwrap_or(0),
         debug,
         metrics_allow,
+        toolbar_allow: if debug { toolbar_allow } else { Vec::new() },
         allowed_hosts: section.texts("allowed_hosts").unwrap_or_else(local),
         templates: section.text("templates").unwrap_or_else(|| "templates".to_owned()).into(),
         static_files: section.text("static_files").unwrap_or_else(|| "static".to_owned()).into(),

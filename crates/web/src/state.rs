@@ -23,6 +23,7 @@ use crate::{
         effects::{Effects, noting},
     },
     settings::Settings,
+    toolbar::Toolbar,
 };
 
 /// Settings, caches, database, templates and the client for the slow API. Cheap to clone.
@@ -46,6 +47,8 @@ pub struct State {
     pub observed: Observed,
     /// The middleware that keeps pages, which also throws them out.
     pub pages: PageCache,
+    /// The debug toolbar, if there is one.
+    pub toolbar: Option<Toolbar>,
     /// Who failed to sign in.
     pub failed_logins: Arc<Throttle>,
 }
@@ -73,7 +76,7 @@ impl State {
     ) -> larder_models::Result<T> {
         let database = self.database.clone();
         let pool_is_gone = |error: actix_web::error::BlockingError| larder_models::Error::abort(error.to_string());
-        web::block(move || database.write(queries)).await.map_err(pool_is_gone)?
+        web::block(carry(move || database.write(queries))).await.map_err(pool_is_gone)?
     }
 
     /// Does what [`write`](State::write) does, and returns what was thrown out of the caches.
@@ -87,7 +90,7 @@ impl State {
         let database = self.database.clone();
         let write = move || noting(|| database.write(queries));
         let (done, effects) =
-            web::block(write).await.map_err(|error| larder_models::Error::abort(error.to_string()))?;
+            web::block(carry(write)).await.map_err(|error| larder_models::Error::abort(error.to_string()))?;
         Ok((done?, effects))
     }
 
@@ -96,8 +99,16 @@ impl State {
     /// # Errors
     /// The template's.
     pub fn page(&self, template: &str, context: &impl Serialize) -> Result<HttpResponse, Failure> {
+        Ok(html(self.text(template, context)?))
+    }
+
+    /// Does what [`page`](State::page) does, and returns the text.
+    ///
+    /// # Errors
+    /// The template's.
+    pub fn text(&self, template: &str, context: &impl Serialize) -> Result<String, Failure> {
         let context = Context::from_serialize(context).map_err(Failure::internal)?;
-        Ok(html(self.templates.render(template, &context)?))
+        Ok(self.templates.render(template, &context)?)
     }
 
     /// Renders a template without cache blocks and lazy values, and leaves its holes open.

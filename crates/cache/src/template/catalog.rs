@@ -71,6 +71,15 @@ impl Catalog {
         self.0.iter().filter(|(name, entry)| **name == entry.file).map(|(name, _)| name.as_str())
     }
 
+    /// Returns name, template and line of each fragment.
+    pub(super) fn fragments(&self) -> impl Iterator<Item = (&str, &str, usize)> {
+        self.0.values().flat_map(|entry| {
+            let line = |start: usize| entry.source[..start].matches('\n').count() + 1;
+            let fragments = entry.rewritten.fragments.iter();
+            fragments.map(move |tag| (&*tag.name, &*entry.file, line(tag.range.start)))
+        })
+    }
+
     /// Returns the digest of a template, escaped or not; empty for one that is not in the catalog.
     pub(super) fn digest(&self, name: &str, escaped: bool) -> &str {
         let digest = self.0.get(name).map(|entry| &entry.digest);

@@ -540,7 +540,7 @@ fn causes(error: larder_cache::Error) -> String {
 }
 
 /// Writes a length of time for people: `2.0 s`, `150 ms`, `12 µs`.
-pub(super) fn length(time: Duration) -> String {
+pub(crate) fn length(time: Duration) -> String {
     match time.as_micros() {
         0 => "0".to_owned(),
         micros @ 1..1_000 => format!("{micros} µs"),

@@ -4,5 +4,6 @@ mod admin;
 mod driver;
 mod live;
 mod look;
+mod toolbar;
 
 use self::driver::Browser;

@@ -13,3 +13,4 @@ mod outage;
 mod pages;
 mod processes;
 mod site;
+mod toolbar;

@@ -241,8 +241,13 @@ impl Page {
 
     /// Returns the fields of the form in the content with their values.
     pub(crate) fn form(&self) -> BTreeMap<String, String> {
+        self.form_of("main form[method=post]")
+    }
+
+    /// Returns the fields of a form with their values.
+    pub(crate) fn form_of(&self, form: &str) -> BTreeMap<String, String> {
         let html = Html::parse_document(&self.0);
-        let inputs = ["input", "textarea", "select"].map(|kind| format!("main form[method=post] {kind}")).join(", ");
+        let inputs = ["input", "textarea", "select"].map(|kind| format!("{form} {kind}")).join(", ");
         let inputs = Selector::parse(&inputs).unwrap();
         let chosen = Selector::parse("option[selected]").unwrap();
         let mut form = BTreeMap::new();

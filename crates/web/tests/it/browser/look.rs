@@ -41,6 +41,9 @@ const ADMIN: [&str; 19] = [
     "/admin/live/",
 ];
 
+/// The pages of the toolbar.
+const TOOLBAR: [&str; 2] = ["/__toolbar/", "/__toolbar/compare/?url=%2F"];
+
 /// What a page may weigh with all that it needs, without compression.
 const MAX_PAGE_BYTES: u64 = 60_000;
 
@@ -53,7 +56,7 @@ fn axe() -> &'static str {
 }
 
 /// Fails if axe-core finds something on the page that keeps people out.
-fn assert_accessible(browser: &Browser, what: &str) {
+pub(super) fn assert_accessible(browser: &Browser, what: &str) {
     browser.js(axe());
     let run = "const done = arguments[arguments.length - 1]; \
                axe.run(document).then(({ passes, violations }) => done([passes.length, violations.map((one) => \
@@ -68,7 +71,7 @@ fn assert_accessible(browser: &Browser, what: &str) {
 fn nobody_is_kept_out_and_pages_are_light() {
     let site = Site::start();
     let browser = Browser::staff(&site);
-    for path in PUBLIC.iter().chain(&ADMIN) {
+    for path in PUBLIC.iter().chain(&ADMIN).chain(&TOOLBAR) {
         for dark in [false, true] {
             browser.prefer_dark(dark);
             browser.go(path);
@@ -89,7 +92,7 @@ fn nothing_is_cut_off_on_narrow_and_wide_windows() {
     let browser = Browser::staff(&site);
     for (width, height) in [(360, 740), (768, 1024), (2560, 1440)] {
         browser.resize(width, height);
-        for path in PUBLIC.iter().chain(&ADMIN) {
+        for path in PUBLIC.iter().chain(&ADMIN).chain(&TOOLBAR) {
             browser.go(path);
             let inside = browser.js("return document.documentElement.scrollWidth <= innerWidth");
             assert_eq!(inside, true, "{path} is wider than {width} pixels");

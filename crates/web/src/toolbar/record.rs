@@ -1,0 +1,354 @@
+//! What one request did.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use actix_web::http::{
+    Method, StatusCode, Uri,
+    header::{AGE, HeaderMap},
+};
+use jiff::{Timestamp, tz::TimeZone};
+use larder_cache::{
+    Key, Kind,
+    dependencies::trace,
+    events::{Event, Observer, What},
+};
+use larder_models::Query;
+use serde::Serialize;
+
+use super::place::Place;
+use crate::state::now_millis;
+
+/// How many requests are remembered.
+const MAX_RECORDS: usize = 25;
+
+/// How many calls and statements of one request are remembered.
+const MAX_CALLS: usize = 500;
+
+/// What a header shows instead of a value that lets somebody in.
+const HIDDEN: &str = "(hidden)";
+
+/// The requests that are answered now, and the last ones that were.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Records(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: Mutex<HashMap<u64, Open>>,
+    kept: Mutex<VecDeque<Arc<Record>>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    begun: Instant,
+    calls: Vec<Call>,
+    queries: Vec<Statement>,
+}
+
+/// A request and its answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Record {
+    pub(super) id: u64,
+    /// In unix milliseconds.
+    pub(super) at: i64,
+    pub(super) method: String,
+    pub(super) uri: String,
+    /// The same as the query string of links that are about it.
+    pub(super) as_query: String,
+    pub(super) status: u16,
+    #[serde(serialize_with = "as_millis")]
+    pub(super) took: Duration,
+    /// What the page cache did.
+    pub(super) outcome: Option<String>,
+    /// When the page was made that came from the cache, in unix milliseconds.
+    pub(super) made_at: Option<i64>,
+    /// What it took then.
+    pub(super) made_in_ms: Option<f64>,
+    /// What it took without a cache, if it was made so.
+    pub(super) without_cache_ms: Option<f64>,
+    pub(super) calls: Vec<Call>,
+    pub(super) queries: Vec<Statement>,
+    pub(super) asked: Vec<(String, String)>,
+    pub(super) answered: Vec<(String, String)>,
+}
+
+/// A decision of a cache.
+#[derive(Debug, Serialize)]
+pub(super) struct Call {
+    /// Since the request began.
+    #[serde(serialize_with = "as_millis")]
+    pub(super) after: Duration,
+    pub(super) alias: String,
+    /// `page`, `fragment`, `key` or `tag`.
+    pub(super) level: &'static str,
+    pub(super) label: String,
+    /// `hit`, `miss`, `invalidated`.
+    pub(super) outcome: &'static str,
+    /// Whether something was found, or was not.
+    pub(super) is_hit: Option<bool>,
+    /// The reason or cause, if there is one.
+    pub(super) reason: Option<String>,
+    pub(super) took_ms: Option<f64>,
+    pub(super) bytes: Option<usize>,
+    /// What a page took that was found.
+    #[serde(skip)]
+    saved: Option<Duration>,
+    #[serde(skip)]
+    pub(super) key: Option<Key<'static>>,
+    #[serde(skip)]
+    pub(super) place: Place,
+}
+
+/// A statement of the database.
+#[derive(Debug, Serialize)]
+pub(super) struct Statement {
+    pub(super) sql: String,
+    #[serde(skip)]
+    with_values: String,
+    pub(super) took_ms: f64,
+    pub(super) has_failed: bool,
+    /// How often the request ran it, with the same values.
+    pub(super) times: usize,
+    #[serde(skip)]
+    pub(super) place: Place,
+}
+
+impl Records {
+    /// Notes from now on what is done for a request.
+    pub(super) fn begin(&self, id: u64) {
+        let open = Open { begun: Instant::now(), calls: Vec::new(), queries: Vec::new() };
+        lock(&self.0.open).insert(id, open);
+    }
+
+    /// Returns what was noted.
+    pub(super) fn end(&self, id: u64) -> (Vec<Call>, Vec<Statement>) {
+        let Some(open) = lock(&self.0.open).remove(&id) else { return Default::default() };
+        let mut queries = open.queries;
+        let mut times: HashMap<String, usize> = HashMap::new();
+        for query in &queries {
+            *times.entry(query.with_values.clone()).or_default() += 1;
+        }
+        for query in &mut queries {
+            query.times = times[&query.with_values];
+        }
+        (open.calls, queries)
+    }
+
+    pub(super) fn keep(&self, record: Arc<Record>) {
+        let mut kept = lock(&self.0.kept);
+        kept.push_front(record);
+        kept.truncate(MAX_RECORDS);
+    }
+
+    /// Returns the last requests, the latest first.
+    pub(super) fn all(&self) -> Vec<Arc<Record>> {
+        lock(&self.0.kept).iter().cloned().collect()
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<Arc<Record>> {
+        lock(&self.0.kept).iter().find(|record| record.id == id).cloned()
+    }
+
+    /// Notes a statement of the database.
+    pub(crate) fn query(&self, query: &Query<'_>) {
+        let Some(id) = trace() else { return };
+        let statement = Statement {
+            sql: query.statement().to_owned(),
+            with_values: query.sql.to_owned(),
+            took_ms: millis(query.took),
+            has_failed: query.has_failed,
+            times: 1,
+            place: Place::here(),
+        };
+        if let Some(open) = lock(&self.0.open).get_mut(&id).filter(|open| open.queries.len() < MAX_CALLS) {
+            open.queries.push(statement);
+        }
+    }
+}
+
+impl Observer for Records {
+    fn observe(&self, event: &Event<'_>) {
+        let Some(id) = trace() else { return };
+        let is_hit = match event.what {
+            What::Hit { .. } => Some(true),
+            What::Miss { .. } => Some(false),
+            _ => None,
+        };
+        let (took, bytes) = match event.what {
+            What::Hit { took, bytes, .. } => (took, Some(bytes)),
+            What::Miss { took, .. } => (took, None),
+            What::Waited { took } => (Some(took), None),
+            What::Loaded { cost, .. } | What::LoadFailed { cost, .. } | What::Overtaken { cost } => (Some(cost), None),
+            What::Stored { bytes, .. } => (None, Some(bytes)),
+            _ => (None, None),
+        };
+        let mut fields = event.fields();
+        fields.retain(|(name, _)| matches!(*name, "reason" | "cause" | "error" | "removed"));
+        let reason = fields.into_iter().map(|(_, value)| value).reduce(|all, value| format!("{all}: {value}"));
+        let level = event.key.map_or("cache", |key| key.kind().field());
+        let saved = match event.what {
+            What::Hit { saved, .. } if level == "page" => Some(saved),
+            _ => None,
+        };
+        let call = Call {
+            after: Duration::ZERO,
+            alias: event.alias.to_owned(),
+            level,
+            label: event.key.map(|key| key.label().to_owned()).unwrap_or_default(),
+            outcome: event.message(),
+            is_hit,
+            reason,
+            took_ms: took.map(millis),
+            bytes,
+            saved,
+            key: event.key.filter(|key| key.kind() != Kind::Tag).map(|key| key.clone().into_owned()),
+            place: Place::here(),
+        };
+        if let Some(open) = lock(&self.0.open).get_mut(&id).filter(|open| open.calls.len() < MAX_CALLS) {
+            open.calls.push(Call { after: open.begun.elapsed(), ..call });
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn new(id: u64, method: &Method, uri: &Uri, asked: &HeaderMap) -> Self {
+        Record {
+            id,
+            at: now_millis(),
+            method: method.to_string(),
+            uri: uri.to_string(),
+            as_query: serde_html_form::to_string([("url", uri.to_string())]).unwrap_or_default(),
+            status: 0,
+            took: Duration::ZERO,
+            outcome: None,
+            made_at: None,
+            made_in_ms: None,
+            without_cache_ms: None,
+            calls: Vec::new(),
+            queries: Vec::new(),
+            asked: headers(asked),
+            answered: Vec::new(),
+        }
+    }
+
+    /// Notes the answer, as it was before the bar was put under it.
+    pub(super) fn answered(&mut self, status: StatusCode, headers_: &HeaderMap, outcome: Option<String>) {
+        self.status = status.as_u16();
+        self.answered = headers(headers_);
+        self.outcome = outcome;
+        let saved = self.calls.iter().find_map(|call| call.saved);
+        if let Some(saved) = saved {
+            let age: i64 = headers_.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+            self.made_at = Some(now_millis() - age * 1000);
+            self.made_in_ms = Some(millis(saved));
+        }
+    }
+
+    /// Says in a line what it took: `2.3 ms from cache, 2,013 ms when made at 16:02:11`.
+    pub(super) fn summary(&self, now: i64) -> String {
+        if let Some(took) = self.without_cache_ms {
+            return format!("{} without any cache", shown_ms(took));
+        }
+        let took = shown_ms(millis(self.took));
+        match (self.made_in_ms, self.made_at) {
+            (Some(made_in), Some(at)) => {
+                format!("{took} from cache, {} when made at {}", shown_ms(made_in), time_of_day(at, now))
+            }
+            _ => format!("{took}, made now"),
+        }
+    }
+
+    /// Counts the look-ups that found something, and all of them.
+    pub(super) fn look_ups(&self) -> (usize, usize) {
+        let found = self.calls.iter().filter_map(|call| call.is_hit);
+        found.fold((0, 0), |(hits, all), is_hit| (hits + usize::from(is_hit), all + 1))
+    }
+}
+
+/// Writes headers down, but for what lets somebody in.
+fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = headers
+        .iter()
+        .map(|(name, value)| {
+            let is_secret = matches!(name.as_str(), "cookie" | "set-cookie" | "authorization" | "proxy-authorization");
+            let value = if is_secret { HIDDEN.into() } else { String::from_utf8_lossy(value.as_bytes()) };
+            (name.to_string(), value.into_owned())
+        })
+        .collect();
+    all.sort();
+    all
+}
+
+/// Writes milliseconds for people: `2,013 ms`, `2.3 ms`.
+pub(super) fn shown_ms(millis: f64) -> String {
+    if millis < 100.0 {
+        return format!("{millis:.1} ms");
+    }
+    let whole = format!("{millis:.0}");
+    let mut shown = String::new();
+    for (position, digit) in whole.chars().enumerate() {
+        if position > 0 && (whole.len() - position).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown + " ms"
+}
+
+/// Writes the time, with the day if it was another one.
+fn time_of_day(at: i64, now: i64) -> String {
+    let zoned = |millis| Timestamp::from_millisecond(millis).unwrap_or_default().to_zoned(TimeZone::UTC);
+    let (at, now) = (zoned(at), zoned(now));
+    let format = if at.date() == now.date() { "%H:%M:%S" } else { "%-d %b, %H:%M:%S" };
+    at.strftime(format).to_string()
+}
+
+pub(super) fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(millis(*time))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{COOKIE, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn times_read_well() {
+        assert_eq!(
+            [0.04, 2.34, 99.96, 2013.4, 1_234_567.0].map(shown_ms),
+            ["0.0 ms", "2.3 ms", "100.0 ms", "2,013 ms", "1,234,567 ms"]
+        );
+        let day = 24 * 60 * 60 * 1000;
+        assert_eq!(time_of_day(57_731_000, day - 1), "16:02:11");
+        assert_eq!(time_of_day(57_731_000, day), "1 Jan, 16:02:11");
+    }
+
+    #[test]
+    fn what_lets_somebody_in_is_not_shown() {
+        let shown = headers(&HeaderMap::from_iter([(COOKIE, HeaderValue::from_static("session=secret"))]));
+        assert_eq!(shown, [("cookie".to_owned(), HIDDEN.to_owned())]);
+    }
+
+    #[test]
+    fn what_is_done_for_no_request_is_not_noted() {
+        let records = Records::default();
+        records.begin(7);
+        assert!(records.end(7).0.is_empty() && records.end(7).1.is_empty());
+        let record = |id| Arc::new(Record::new(id, &Method::GET, &Uri::from_static("/"), &HeaderMap::new()));
+        (0..100).for_each(|id| records.keep(record(id)));
+        assert_eq!((records.all().len(), records.all()[0].id), (MAX_RECORDS, 99));
+        assert!(records.get(99).is_some() && records.get(1).is_none());
+    }
+}
