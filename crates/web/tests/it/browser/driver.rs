@@ -120,7 +120,14 @@ impl Browser {
     pub(super) fn click(&self, selector: &str) {
         let begun = Instant::now();
         // A page that is just coming takes the element away that was found.
-        while let Err(error) = self.runtime.block_on(self.wait_for(selector).click()) {
+        loop {
+            let element = self.wait_for(selector);
+            // The driver takes what is behind the toolbar for visible.
+            self.js(&format!(
+                "document.querySelector({})?.scrollIntoView({{ block: 'center', behavior: 'instant' }})",
+                json!(selector)
+            ));
+            let Err(error) = self.runtime.block_on(element.click()) else { return };
             assert!(begun.elapsed() < PATIENCE, "{selector} on {}: {error}", self.path());
         }
     }
