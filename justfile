@@ -16,6 +16,7 @@ larder *arguments: (system-packages "build")
 
 # Run all tests; they start the servers that they need
 test: (system-packages "build" "test")
+    scripts/axe
     cargo test --workspace --all-features
 
 # What must hold before the tests: format, lints, docs, licences

@@ -35,10 +35,21 @@ for (const form of document.querySelectorAll("form[data-ticks]")) {
 
 for (const narrow of document.querySelectorAll("[data-narrow]")) {
   narrow.hidden = false;
-  const options = [...narrow.parentElement.querySelectorAll(".options label")];
-  narrow.querySelector("input").addEventListener("input", (event) => {
-    const word = event.target.value.trim().toLowerCase();
-    for (const option of options) option.hidden = !option.textContent.toLowerCase().includes(word);
+  const field = narrow.parentElement;
+  const ticks = [...field.querySelectorAll(".options label")];
+  const select = field.querySelector("select");
+  const choices = [...(select?.options ?? [])];
+  const input = narrow.querySelector("input");
+  // What is chosen stays to be seen. Browsers do not all hide the options of a select, so these are taken out.
+  const fits = (choice, word) => choice.textContent.toLowerCase().includes(word);
+  input.addEventListener("input", () => {
+    const word = input.value.trim().toLowerCase();
+    for (const tick of ticks) tick.hidden = !fits(tick, word);
+    select?.replaceChildren(...choices.filter((choice) => choice.selected || choice.value === "" || fits(choice, word)));
+  });
+  // Not the whole form is sent.
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "Enter") event.preventDefault();
   });
 }
 

@@ -339,7 +339,7 @@ fn actions_work_on_what_is_ticked_or_on_all_that_is_found() {
 }
 
 /// Makes a user who is in one group, and signs him in.
-fn member(site: &Site, name: &str, permissions: &str) -> crate::site::Visitor {
+pub(crate) fn member(site: &Site, name: &str, permissions: &str) -> crate::site::Visitor {
     let database = site.database();
     let password = Password::new("quince jelly").unwrap();
     database
@@ -463,6 +463,111 @@ fn what_is_entered_is_shown_as_text() {
     }
     let refused = staff.submit("/admin/categories/add/", &[("name", &script.repeat(3))]);
     assert!(refused.status() == 422 && !refused.text().unwrap().contains("<script>alert"));
+}
+
+#[test]
+fn pages_cannot_be_framed_and_run_no_script_but_ours() {
+    let site = Site::start();
+    let (visitor, staff) = (site.visitor(), site.staff());
+    for answer in [staff.get("/admin/objects/1/change/"), visitor.get("/admin/login/"), visitor.get("/nothing/")] {
+        assert_eq!(header(&answer, "x-frame-options"), "DENY");
+        let policy = header(&answer, "content-security-policy").to_owned();
+        assert!(policy.contains("default-src 'self'") && policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let page = answer.text().unwrap();
+        assert!(!page.contains("<script>") && !page.contains(" style=\"") && !page.contains(" onclick"), "{page}");
+    }
+}
+
+#[test]
+fn a_session_that_somebody_else_began_is_not_signed_in() {
+    let site = Site::start();
+    let attacker = site.visitor();
+    let planted = header(&attacker.get("/admin/login/"), "set-cookie").split(';').next().unwrap().to_owned();
+    let victim = site.visitor();
+    let login = victim.send(victim.request(reqwest::Method::GET, "/admin/login/").header("cookie", &planted));
+    let mut form = Page(login.text().unwrap()).form();
+    form.insert("username".to_owned(), "admin".to_owned());
+    form.insert("password".to_owned(), site.password.clone());
+    let body = serde_html_form::to_string(&form).unwrap();
+    let request = victim.request(reqwest::Method::POST, "/admin/login/").header("cookie", &planted);
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
+    assert_eq!(victim.send(request).status(), 303, "the victim is in");
+    assert_eq!(attacker.get("/admin/").status(), 303, "the attacker is not");
+    // Nor with a name of his own choice.
+    let made_up = site.visitor();
+    let request = made_up.request(reqwest::Method::GET, "/admin/").header("cookie", "larder_session=made-up");
+    assert_eq!(made_up.send(request).status(), 303);
+}
+
+#[test]
+fn searches_and_orders_are_never_sql() {
+    let site = Site::start();
+    let staff = site.staff();
+    let all = staff.page("/admin/objects/").one("#count");
+    for word in ["'", "\"", "%27%20OR%201=1--", "%27;DROP%20TABLE%20object;--", "%25", "_", "%5C", "%00", "jam%27%29"] {
+        let page = staff.page(&format!("/admin/objects/?q={word}"));
+        let count = page.one("#count");
+        assert!(count.contains("found") && !count.starts_with(&*all), "{word}: {count}");
+    }
+    let titles = |path: &str| staff.page(path).all("tbody th a");
+    let usual = titles("/admin/objects/");
+    for order in [
+        "id;DROP TABLE object",
+        "title,(SELECT password_hash FROM user)",
+        "-password_hash",
+        "1",
+        "CASE WHEN 1=1 THEN title END",
+    ] {
+        assert_eq!(titles(&format!("/admin/objects/?o={}", order.replace(' ', "%20"))), usual, "{order}");
+    }
+    for filter in ["published=1%20OR%201=1", "category=1)%20OR%20(1=1", "created='", "password_hash=a"] {
+        assert_eq!(staff.get(&format!("/admin/objects/?{filter}")).status(), 200, "{filter}");
+    }
+    assert_eq!(staff.get("/admin/objects/1%20OR%201=1/change/").status(), 404);
+    assert_eq!(staff.page("/admin/objects/").one("#count"), all);
+}
+
+#[test]
+fn ones_own_password_is_changed_by_whoever_knows_it() {
+    let site = Site::start();
+    let (staff, elsewhere) = (site.staff(), site.staff());
+    let change = |old: &str, new: &str, again: &str| {
+        staff.submit("/admin/password/", &[("old", old), ("new", new), ("again", again)])
+    };
+    for (old, new, again, text) in [
+        ("wrong", "quince jelly", "quince jelly", "This is not your password."),
+        (&*site.password, "quince jelly", "quince jam", "The two are not the same."),
+        (&*site.password, "short", "short", "at least"),
+    ] {
+        let answer = change(old, new, again);
+        assert_eq!(answer.status(), 422, "{text}");
+        let page = Page(answer.text().unwrap());
+        assert!(page.one(".field-errors").contains(text), "{}", page.0);
+        assert!(!page.0.contains("quince jelly"));
+    }
+    assert_eq!(change(&site.password, "quince jelly", "quince jelly").status(), 303);
+    assert!(staff.page("/admin/").one(".message").contains("Your password was changed."));
+    assert_eq!(elsewhere.get("/admin/").status(), 303, "other sessions have ended");
+    let visitor = site.visitor();
+    let sign_in = |password: &str| visitor.submit("/admin/login/", &[("username", "admin"), ("password", password)]);
+    assert_eq!((sign_in(&site.password).status().as_u16(), sign_in("quince jelly").status().as_u16()), (401, 303));
+}
+
+#[test]
+fn the_whole_history_is_there_page_by_page() {
+    let site = Site::start();
+    let staff = site.staff();
+    for number in 0..52 {
+        staff.submit("/admin/labels/1/change/", &[("name", &format!("Label {number}"))]);
+    }
+    assert_eq!(staff.page("/admin/labels/1/change/").all(".log li").len(), 5);
+    let first = staff.page("/admin/labels/1/history/");
+    assert_eq!((first.all(".log li").len(), first.one(".pages p")), (50, "Page 1 of 2".to_owned()));
+    assert!(first.all(".changes ins")[0].contains("Label 51"));
+    assert_eq!(staff.page("/admin/labels/1/history/?p=2").all(".log li").len(), 2);
+    assert_eq!(staff.get("/admin/labels/999/history/").status(), 404);
+    assert_eq!(member(&site, "nobody", "object.view").get("/admin/labels/1/history/").status(), 403);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod admin;
 mod browser;
+mod caches;
 mod cli;
 mod crash;
 mod edit;
