@@ -19,6 +19,14 @@ test: (system-packages "build" "test")
     scripts/axe
     cargo test --workspace --all-features
 
+# Make the pictures of the README anew
+screenshots: (system-packages "build" "test" "screenshots")
+    cargo test --package larder-web --test it browser::pictures
+    mkdir -p docs/screenshots
+    for name in edit toolbar request; do \
+        pngquant --force --strip --quality 50-90 --output docs/screenshots/$name.png "${CARGO_TARGET_DIR:-target}/screenshots/readme-$name.png"; \
+    done
+
 # What must hold before the tests: format, lints, docs, licences
 check: (system-packages "build")
     cargo fmt --all --check
@@ -30,11 +38,12 @@ check: (system-packages "build")
     @command -v cargo-deny >/dev/null || { echo "cargo-deny is missing; run: cargo install --locked cargo-deny"; exit 1; }
     cargo deny check bans licenses sources
 
-# Measure hits against a raw handler, and models against diesel alone; with --check it fails where too little is reached
+# Measure hits against a raw handler, models against diesel alone, and the toolbar against none; with --check it fails where too little is reached
 bench *arguments: (system-packages "build" "test" "bench")
     cargo bench --package larder-models --all-features --bench bench --no-run
     # On one processor, with the server: which one wakes which would be most of the figure.
     taskset --cpu-list 0 cargo bench --package larder-models --all-features --bench bench
+    cargo bench --package larder-web --bench bench
     cargo bench --package larder-cache --all-features --bench bench -- {{ arguments }}
 
 # Feed a parser with what nobody thought of: request_fields, response_fields, query, entry, page, template, address

@@ -4,6 +4,7 @@ mod admin;
 mod driver;
 mod live;
 mod look;
+mod pictures;
 mod toolbar;
 
 use self::driver::Browser;
