@@ -108,7 +108,7 @@ fn what_is_thrown_out_is_gone() {
         form.insert("csrf_token".to_owned(), token.clone());
         let answer = staff.post("/admin/caches/default/", &form);
         assert_eq!(answer.status(), 303, "{fields:?}");
-        staff.page(&location(&answer).to_owned()).one(".message")
+        staff.page(location(&answer)).one(".message")
     };
     let warm = || {
         for path in ["/objects/", "/objects/1/", "/objects/2/", "/objects/1/", "/objects/2/"] {

@@ -5,7 +5,7 @@ use crate::site::Site;
 
 #[test]
 fn pictures_of_the_readme() {
-    let site = Site::start();
+    let site = Site::start_with(&[("LARDER__UPSTREAM__DELAY_SECONDS", "2")]);
     let browser = Browser::staff(&site);
     browser.resize(1200, 1000);
     for _ in 0..2 {
