@@ -51,6 +51,8 @@ pub(super) struct Overview {
     misses: u64,
     percent: Option<u64>,
     saved: String,
+    /// How much it holds: `120 entries, 96 kB`. Empty if it does not say.
+    size: String,
     /// What the store says of itself.
     stats: Vec<(String, String)>,
 }
@@ -177,8 +179,24 @@ fn overview(
         misses: counts.misses,
         percent: percent(counts.hits, counts.hits + counts.misses),
         saved: length(groups.iter().map(|group| group.saved).sum()),
+        size: size(&stats),
         stats,
     }
+}
+
+/// Finds what a store says of how much it holds. Of several servers each says it for itself.
+fn size(stats: &[(String, String)]) -> String {
+    let sum = |names: &[&str]| {
+        let said = stats.iter().filter(|(name, _)| name.rsplit(' ').next().is_some_and(|name| names.contains(&name)));
+        said.filter_map(|(_, value)| value.parse::<u64>().ok()).reduce(|sum, value| sum + value)
+    };
+    let entries = sum(&["entries", "curr_items"]).map(|count| format!("{count} entries"));
+    let bytes = sum(&["bytes"]).map(|bytes| match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    });
+    [entries, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 pub(super) async fn list(state: web::Data<State>, staff: Staff) -> Result<HttpResponse, Failure> {
@@ -555,6 +573,17 @@ pub(crate) fn length(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_those_of_all_servers() {
+        let stats = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        assert_eq!(size(&stats(&[("entries", "12"), ("bytes", "96500"), ("max_entries", "99")])), "12 entries, 96 kB");
+        let two = [("a:1 curr_items", "1"), ("a:1 bytes", "500000"), ("b:1 curr_items", "2"), ("b:1 bytes", "700000")];
+        assert_eq!(size(&stats(&two)), "3 entries, 1.2 MB");
+        assert_eq!(size(&[]), "");
+    }
 
     #[test]
     fn lengths_read_well() {
