@@ -155,12 +155,12 @@ pub async fn toolbar<B: MessageBody + 'static>(
         }
     }
     let mut record = Record::new(id, request.method(), request.uri(), &asked);
-    toolbar.0.records.begin(id);
+    let noting = toolbar.0.records.begin(id);
     let begun = Instant::now();
     // The call too, which looks pages up before there is anything to wait for.
     let answer = traced(id, async move { next.call(request).await }).await;
     record.took = begun.elapsed();
-    (record.calls, record.queries) = toolbar.0.records.end(id);
+    (record.calls, record.queries) = noting.end();
     let answer = answer?;
     let outcome = answer.request().extensions().get::<PageOutcome>().map(ToString::to_string);
     record.answered(answer.status(), answer.headers(), outcome);

@@ -26,7 +26,7 @@ use crate::state::now_millis;
 const MAX_RECORDS: usize = 25;
 
 /// How many calls and statements of one request are remembered.
-const MAX_CALLS: usize = 500;
+const MAX_CALLS: usize = 200;
 
 /// What a header shows instead of a value that lets somebody in.
 const HIDDEN: &str = "(hidden)";
@@ -39,6 +39,26 @@ pub(crate) struct Records(Arc<Inner>);
 struct Inner {
     open: Mutex<HashMap<u64, Open>>,
     kept: Mutex<VecDeque<Arc<Record>>>,
+}
+
+/// The end of what is noted for a request. Who asked may leave before there is an answer.
+#[derive(Debug)]
+pub(super) struct Noting {
+    records: Records,
+    id: u64,
+}
+
+impl Noting {
+    /// Returns what was noted.
+    pub(super) fn end(self) -> (Vec<Call>, Vec<Statement>) {
+        self.records.end(self.id)
+    }
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        lock(&self.records.0.open).remove(&self.id);
+    }
 }
 
 #[derive(Debug)]
@@ -117,14 +137,15 @@ pub(super) struct Statement {
 }
 
 impl Records {
-    /// Notes from now on what is done for a request.
-    pub(super) fn begin(&self, id: u64) {
+    /// Notes what is done for a request, until what is returned is dropped.
+    pub(super) fn begin(&self, id: u64) -> Noting {
         let open = Open { begun: Instant::now(), calls: Vec::new(), queries: Vec::new() };
         lock(&self.0.open).insert(id, open);
+        Noting { records: self.clone(), id }
     }
 
     /// Returns what was noted.
-    pub(super) fn end(&self, id: u64) -> (Vec<Call>, Vec<Statement>) {
+    fn end(&self, id: u64) -> (Vec<Call>, Vec<Statement>) {
         let Some(open) = lock(&self.0.open).remove(&id) else { return Default::default() };
         let mut queries = open.queries;
         let mut times: HashMap<String, usize> = HashMap::new();
@@ -344,8 +365,10 @@ mod tests {
     #[test]
     fn what_is_done_for_no_request_is_not_noted() {
         let records = Records::default();
-        records.begin(7);
-        assert!(records.end(7).0.is_empty() && records.end(7).1.is_empty());
+        let (calls, queries) = records.begin(7).end();
+        assert!(calls.is_empty() && queries.is_empty());
+        drop(records.begin(8));
+        assert!(lock(&records.0.open).is_empty(), "who leaves leaves nothing behind");
         let record = |id| Arc::new(Record::new(id, &Method::GET, &Uri::from_static("/"), &HeaderMap::new()));
         (0..100).for_each(|id| records.keep(record(id)));
         assert_eq!((records.all().len(), records.all()[0].id), (MAX_RECORDS, 99));
