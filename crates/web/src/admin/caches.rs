@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use larder_cache::{
-    BlockingCache, Key, Timeout,
+    BlockingCache, Cache, Key, Timeout,
     backend::Sharing,
     events::{Counts, GroupStats},
     explain::{Explanation, Verdict},
@@ -143,17 +143,19 @@ struct ClearPage {
     is_shared: bool,
 }
 
-/// Returns all caches at a glance. Asks each store.
-pub(super) async fn overviews(state: &State) -> Result<Vec<Overview>, Failure> {
-    let caches = state.caches.clone();
+/// Returns caches at a glance. Asks their stores.
+pub(super) async fn overviews(state: &State, which: impl Fn(&str) -> bool) -> Result<Vec<Overview>, Failure> {
+    let wanted = state.caches.iter().filter(|(alias, ..)| which(alias));
+    let wanted: Vec<_> = wanted
+        .map(|(alias, settings, cache)| {
+            (alias.to_owned(), settings.backend.clone(), settings.location.join(", "), cache.clone())
+        })
+        .collect();
     let look = move || {
-        caches
-            .iter()
-            .map(|(alias, settings, cache)| {
-                let location = settings.location.join(", ");
-                overview(alias, &settings.backend, location, &cache.blocking(), cache.counts(), &cache.groups())
-            })
-            .collect()
+        let overview = |(alias, backend, location, cache): (String, String, String, Cache)| {
+            overview(&alias, &backend, location, &cache.blocking(), cache.counts(), &cache.groups())
+        };
+        wanted.into_iter().map(overview).collect()
     };
     Ok(web::block(look).await?)
 }
@@ -201,7 +203,7 @@ fn size(stats: &[(String, String)]) -> String {
 
 pub(super) async fn list(state: web::Data<State>, staff: Staff) -> Result<HttpResponse, Failure> {
     staff.require_caches()?;
-    let caches = overviews(&state).await?;
+    let caches = overviews(&state, |_| true).await?;
     state.page("admin/caches.html", &CachesPage { frame: Frame::of(&staff.session)?, caches })
 }
 
@@ -219,9 +221,7 @@ pub(super) async fn cache(
 ) -> Result<HttpResponse, Failure> {
     staff.require_caches()?;
     let find = query.into_inner().find;
-    let Some(cache) = overviews(&state).await?.into_iter().find(|cache| cache.alias == *alias) else {
-        return Err(Failure::NotFound);
-    };
+    let cache = overviews(&state, |name| name == *alias).await?.pop().ok_or(Failure::NotFound)?;
     let settings = state.caches.iter().find(|(name, ..)| *name == *alias).map(|(_, settings, cache)| {
         let sharing = match cache.capabilities().sharing {
             Sharing::Process => "this process",

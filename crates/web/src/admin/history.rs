@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     MODELS, find,
-    registry::Names,
+    registry::{Asker, Names},
     staff::{Frame, Staff},
 };
 use crate::{failure::Failure, state::State};
@@ -42,12 +42,16 @@ struct ChangeLine {
     new: Option<String>,
 }
 
-/// Returns the latest actions.
+/// Returns the latest actions, of models that somebody may see.
 ///
 /// # Errors
 /// The database's.
-pub(super) fn recent(db: &mut Db) -> larder_models::Result<Vec<Line>> {
-    let entries = LogEntry::recent(db, RECENT)?;
+pub(super) fn recent(db: &mut Db, asker: &Asker) -> larder_models::Result<Vec<Line>> {
+    let seen = MODELS.iter().filter(|model| model.allows(asker, Verb::View));
+    let seen: Vec<&'static str> = seen.map(|model| model.names().model).collect();
+    let of_those = move |rows: <LogEntry as Model>::Rows| rows.filter(log_entry::model.eq_any(seen.clone()));
+    let newest_first = |rows: <LogEntry as Model>::Rows| rows.order((log_entry::created.desc(), log_entry::id.desc()));
+    let entries = LogEntry::page(db, 1, RECENT, of_those, newest_first)?.items;
     lines(db, entries)
 }
 

@@ -1,7 +1,5 @@
 //! Signing in and out.
 
-use std::time::Instant;
-
 use actix_session::Session;
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -11,7 +9,11 @@ use actix_web::{
 use larder_models::User;
 use serde::{Deserialize, Serialize};
 
-use super::{csrf, staff::Frame};
+use super::{
+    csrf,
+    staff::Frame,
+    throttle::{self, Verified},
+};
 use crate::{
     failure::{Failure, see_other},
     session,
@@ -63,27 +65,21 @@ pub(super) async fn sign_in(
 ) -> Result<HttpResponse, Failure> {
     let Credentials { username, password, next, csrf_token } = form.into_inner();
     csrf::verify(&request, &session, &csrf_token)?;
-    let address = request.peer_addr().map(|address| address.ip().to_string()).unwrap_or_default();
-    if let Some(wait) = state.failed_logins.wait(&username, &address, Instant::now()) {
-        let seconds = wait.as_secs() + 1;
-        let error = format!("Too many attempts. Try again in {seconds} seconds.");
-        let mut answer = refused(&state, &session, error, username, next)?;
-        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-        answer.headers_mut().insert(RETRY_AFTER, seconds.into());
-        return Ok(answer);
-    }
     let asked = username.clone();
     let found = state.read(move |db| User::by_username(db, &asked)).await?;
-    // One after the other: guessing passwords must not take the machine from visitors.
-    let _turn = state.password_turn.acquire().await.map_err(Failure::internal)?;
-    let user = web::block(move || User::verified(found, &password)).await?;
-    if let Some(user) = user.filter(|user| user.is_staff) {
-        state.failed_logins.succeeded(&username);
-        session::sign_in(&session, &user)?;
-        return Ok(see_other(inside(&next)));
+    match throttle::verify(&state, &request, &username, found, password).await? {
+        Verified::Right(user) if user.is_staff => {
+            session::sign_in(&session, &user)?;
+            return Ok(see_other(inside(&next)));
+        }
+        Verified::TooEarly(seconds) => {
+            let mut answer = refused(&state, &session, throttle::too_early(seconds), username, next)?;
+            *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+            answer.headers_mut().insert(RETRY_AFTER, seconds.into());
+            return Ok(answer);
+        }
+        _ => {}
     }
-    log::warn!("a sign-in as {username:?} from {address} failed");
-    state.failed_logins.failed(&username, &address, Instant::now());
     // Neither says which of the two was wrong, nor whether there is such a user.
     let error = "Please enter the username and password of a staff account. Both are case-sensitive.".to_owned();
     let mut answer = refused(&state, &session, error, username, next)?;

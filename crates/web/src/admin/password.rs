@@ -1,6 +1,6 @@
 //! One's own password.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::collections::BTreeMap;
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use larder_models::{Model, Password, User};
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     csrf,
     staff::{Frame, Staff},
+    throttle::{self, Verified},
 };
 use crate::{
     failure::{Failure, see_other},
@@ -55,13 +56,10 @@ pub(super) async fn change(
     let Some(user) = state.read(move |db| User::find(db, id)).await? else { return Err(Failure::Forbidden) };
     let username = user.username.clone();
     // Whoever sits down at somebody's open session shall not guess either.
-    if let Some(wait) = state.failed_logins.wait(&username, "", Instant::now()) {
-        return refused("old", &format!("Too many attempts. Try again in {} seconds.", wait.as_secs() + 1));
-    }
-    let _turn = state.password_turn.acquire().await.map_err(Failure::internal)?;
-    let Some(mut user) = web::block(move || User::verified(Some(user), &old)).await? else {
-        state.failed_logins.failed(&username, "", Instant::now());
-        return refused("old", "This is not your password.");
+    let mut user = match throttle::verify(&state, &request, &username, Some(user), old).await? {
+        Verified::Right(user) => user,
+        Verified::Wrong => return refused("old", "This is not your password."),
+        Verified::TooEarly(seconds) => return refused("old", &throttle::too_early(seconds)),
     };
     if new != again {
         return refused("again", "The two are not the same.");

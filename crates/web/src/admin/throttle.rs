@@ -7,6 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use actix_web::{HttpRequest, web};
+use larder_models::User;
+
+use crate::{failure::Failure, state::State};
+
 /// How many attempts may fail before there is a pause: of an account, and from an address, behind which may be many people.
 const FREE_OF_ACCOUNT: u32 = 5;
 const FREE_OF_ADDRESS: u32 = 30;
@@ -68,6 +73,55 @@ impl Throttle {
     /// Forgets the failures of an account whose password was right.
     pub(super) fn succeeded(&self, account: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&of_account(account));
+    }
+}
+
+/// What became of a password.
+pub(super) enum Verified {
+    Right(User),
+    Wrong,
+    /// Not looked at: so many seconds are to be waited before the next attempt.
+    TooEarly(u64),
+}
+
+/// Says that it is too early.
+pub(super) fn too_early(seconds: u64) -> String {
+    format!("Too many attempts. Try again in {seconds} seconds.")
+}
+
+/// Verifies the password of an account, unless it is too early for that.
+///
+/// # Errors
+/// The blocking pool is gone.
+pub(super) async fn verify(
+    state: &State,
+    request: &HttpRequest,
+    account: &str,
+    found: Option<User>,
+    password: String,
+) -> Result<Verified, Failure> {
+    let address = request.peer_addr().map(|address| address.ip().to_string()).unwrap_or_default();
+    let failed = &state.failed_logins;
+    let wait = || failed.wait(account, &address, Instant::now()).map(|wait| Verified::TooEarly(wait.as_secs() + 1));
+    if let Some(too_early) = wait() {
+        return Ok(too_early);
+    }
+    // One after the other: guessing passwords must not take the machine from visitors, and of many guesses that are sent at
+    // once each shall know of those before it.
+    let _turn = state.password_turn.acquire().await.map_err(Failure::internal)?;
+    if let Some(too_early) = wait() {
+        return Ok(too_early);
+    }
+    match web::block(move || User::verified(found, &password)).await? {
+        Some(user) => {
+            failed.succeeded(account);
+            Ok(Verified::Right(user))
+        }
+        None => {
+            log::warn!("the password of {account:?} from {address} was wrong");
+            failed.failed(account, &address, Instant::now());
+            Ok(Verified::Wrong)
+        }
     }
 }
 

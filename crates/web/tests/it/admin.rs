@@ -51,7 +51,24 @@ fn whoever_guesses_passwords_must_wait() {
     assert_eq!(sign_in("nobody", "a guess").status(), 401, "others need not wait");
     std::thread::sleep(std::time::Duration::from_secs(seconds));
     assert_eq!(sign_in("admin", &site.password).status(), 303);
-    assert!(site.log().contains("a sign-in as \"admin\" from 127.0.0.1 failed"), "{}", site.log());
+    assert!(site.log().contains("the password of \"admin\" from 127.0.0.1 was wrong"), "{}", site.log());
+}
+
+#[test]
+fn guesses_that_are_sent_at_once_are_counted_too() {
+    let site = Site::start();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let guess = |_| {
+            scope.spawn(|| {
+                let visitor = site.visitor();
+                visitor.submit("/admin/login/", &[("username", "admin"), ("password", "a guess")]).status().as_u16()
+            })
+        };
+        let guesses: Vec<_> = (0..16).map(guess).collect();
+        guesses.into_iter().map(|guess| guess.join().unwrap()).collect()
+    });
+    let looked_at = statuses.iter().filter(|status| **status == 401).count();
+    assert_eq!((looked_at, statuses.len()), (5, 16), "{statuses:?}");
 }
 
 #[test]
@@ -362,6 +379,12 @@ fn each_page_and_action_asks_for_permission() {
     let viewer = member(&site, "viewer", "object.view");
     let index = viewer.page("/admin/");
     assert_eq!(index.all("#models + table tbody th"), ["Objects"]);
+    let staff = site.staff();
+    staff.submit("/admin/groups/1/change/", &[("name", "Those who look")]);
+    staff.submit("/admin/objects/1/change/", &[("title", "Looked at")]);
+    let recent = |visitor: &crate::site::Visitor| visitor.page("/admin/").all(".log strong + *");
+    assert_eq!(recent(&viewer), ["Looked at"], "of what they may not see they do not hear either");
+    assert_eq!(recent(&staff), ["Looked at", "Those who look"]);
     for (path, status) in [
         ("/admin/objects/", 200),
         ("/admin/objects/export/", 200),
