@@ -353,7 +353,8 @@ impl Alias {
                 Ok(()) => {
                     let removed = self.remembered.take(name);
                     let (entries, removed) = (removed.len(), removed.into_iter().collect::<Vec<_>>());
-                    let may_be_more = self.capabilities.sharing != crate::backend::Sharing::Process;
+                    let is_shared = self.capabilities.sharing != crate::backend::Sharing::Process;
+                    let may_be_more = is_shared || self.remembered.has_forgotten();
                     self.journal.note(&key, What::Invalidated { cause, entries, removed: &removed, may_be_more });
                 }
                 Err(error) => self.journal.note(&key, What::InvalidationFailed { cause, error }),

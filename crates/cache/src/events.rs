@@ -217,7 +217,7 @@ pub enum What<'a> {
         entries: usize,
         /// The names of those that this process knows.
         removed: &'a [String],
-        /// Whether other processes may have had some that this one does not know.
+        /// Whether there may have been some that this process does not know: others stored them, or it forgot them.
         may_be_more: bool,
     },
     /// A value was made stale by hand.

@@ -5,6 +5,7 @@
 //! (evicted, flushed, restarted) is replaced by a new random one, so the loss invalidates and cannot resurrect.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +19,11 @@ use crate::{
 
 /// How many entries are remembered by tag for the log; beyond it their names are left out.
 const MAX_REMEMBERED: usize = 10_000;
+
+/// How many characters of the beginning and of the end of a name are remembered. What visitors send shall not fill the
+/// memory, and long addresses differ at their end.
+const HEAD_CHARS: usize = 150;
+const TAIL_CHARS: usize = 50;
 
 /// Reads the versions of tags, and gives those a version that have none.
 ///
@@ -67,16 +73,19 @@ pub(crate) struct Remembered {
 struct Entries {
     by_tag: HashMap<String, BTreeSet<String>>,
     count: usize,
+    /// Whether there were too many once.
+    has_forgotten: bool,
 }
 
 impl Remembered {
     pub(crate) fn note(&self, tags: &TagList, entry: &str) {
         let mut entries = self.lock();
         if entries.count >= MAX_REMEMBERED {
-            *entries = Entries::default();
+            *entries = Entries { has_forgotten: true, ..Entries::default() };
         }
+        let entry = cut(entry);
         for (tag, _) in tags.iter() {
-            let is_new = entries.by_tag.entry(tag.to_owned()).or_default().insert(entry.to_owned());
+            let is_new = entries.by_tag.entry(tag.to_owned()).or_default().insert(entry.clone().into_owned());
             entries.count += usize::from(is_new);
         }
     }
@@ -92,7 +101,49 @@ impl Remembered {
         *self.lock() = Entries::default();
     }
 
+    /// Tells whether entries may be stored that are not remembered, though this process stored them.
+    pub(crate) fn has_forgotten(&self) -> bool {
+        self.lock().has_forgotten
+    }
+
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves the middle out of a long name.
+fn cut(name: &str) -> Cow<'_, str> {
+    let chars = name.chars().count();
+    if chars <= HEAD_CHARS + TAIL_CHARS {
+        return name.into();
+    }
+    let head = name.chars().take(HEAD_CHARS).chain(['…']);
+    head.chain(name.chars().skip(chars - TAIL_CHARS)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let remembered = Remembered::default();
+        let tags = TagList::new(&[TagVersion { name: "object:7".to_owned(), version: 1 }]);
+        let long = format!("page /{}/", "ä".repeat(5_000));
+        remembered.note(&tags, &long);
+        remembered.note(&tags, "page /short/");
+        let names = remembered.take("object:7");
+        assert!(names.contains("page /short/"));
+        assert!(names.iter().all(|name| name.chars().count() <= HEAD_CHARS + 1 + TAIL_CHARS), "{names:?}");
+        assert!(names.iter().any(|name| name.starts_with("page /ää") && name.contains('…') && name.ends_with("ää/")));
+
+        assert!(!remembered.has_forgotten());
+        for number in 0..=MAX_REMEMBERED {
+            remembered.note(&tags, &number.to_string());
+        }
+        assert!(remembered.has_forgotten());
+        assert_eq!(remembered.take("object:7").len(), 1);
+        remembered.clear();
+        assert!(!remembered.has_forgotten());
     }
 }

@@ -23,7 +23,6 @@ use crate::failure::{Failure, NEVER_CACHED};
 
 use self::{registry::Registered, staff::Staff};
 
-pub(crate) use self::caches::length;
 pub use self::throttle::Throttle;
 
 /// The models of the admin.

@@ -14,4 +14,5 @@ pub mod secrets;
 pub mod session;
 pub mod settings;
 pub mod state;
+pub mod text;
 pub mod toolbar;

@@ -31,6 +31,9 @@ const LIFETIME: Duration = Duration::days(14);
 /// What nobody signed in to lasts an hour: it holds no more than the token of the sign-in form.
 const ANONYMOUS_LIFETIME: Duration = Duration::hours(1);
 
+/// How many messages wait for the next page at most.
+const MAX_MESSAGES: usize = 10;
+
 const USER_ID: &str = "user_id";
 const PASSWORD_MARK: &str = "password_mark";
 const USERNAME: &str = "username";
@@ -75,9 +78,8 @@ impl SessionStore for DatabaseStore {
     async fn save(&self, state: HashMap<String, String>, ttl: &Duration) -> Result<SessionKey, SaveError> {
         let key = generate_session_key();
         let id = key.as_ref().to_owned();
-        let is_anonymous = !state.contains_key(USER_ID);
+        let expires = expires(lifetime(&state, ttl));
         let state = serde_json::to_string(&state).map_err(|error| SaveError::Serialization(error.into()))?;
-        let expires = expires(if is_anonymous { &ANONYMOUS_LIFETIME } else { ttl });
         let save = move |database: &Database| {
             database.write(|db| {
                 // New sessions are rare enough to sweep the old ones along with them.
@@ -97,13 +99,11 @@ impl SessionStore for DatabaseStore {
     ) -> Result<SessionKey, UpdateError> {
         let id = key.as_ref().to_owned();
         let text = serde_json::to_string(&state).map_err(|error| UpdateError::Serialization(error.into()))?;
-        let expires = expires(ttl);
-        let update = move |database: &Database| database.write(|db| Row::update(db, &id, &text, expires));
-        if self.run(update).await.map_err(UpdateError::Other)? {
-            return Ok(key);
-        }
-        // It ended meanwhile: what the visitor does now starts another one.
-        self.save(state, ttl).await.map_err(|error| UpdateError::Other(error.into()))
+        let expires = expires(lifetime(&state, ttl));
+        // If it ended meanwhile it stays so, with all that is in it: somebody signed out while this was answered.
+        let update = move |database: &Database| database.write(|db| Row::update(db, &id, &text, expires)).map(drop);
+        self.run(update).await.map_err(UpdateError::Other)?;
+        Ok(key)
     }
 
     async fn update_ttl(&self, key: &SessionKey, ttl: &Duration) -> anyhow::Result<()> {
@@ -116,6 +116,10 @@ impl SessionStore for DatabaseStore {
         let id = key.as_ref().to_owned();
         self.run(move |database| database.write(|db| Row::delete(db, &id))).await.map(drop)
     }
+}
+
+fn lifetime<'a>(state: &HashMap<String, String>, signed_in: &'a Duration) -> &'a Duration {
+    if state.contains_key(USER_ID) { signed_in } else { &ANONYMOUS_LIFETIME }
 }
 
 fn expires(ttl: &Duration) -> Timestamp {
@@ -225,10 +229,17 @@ impl Message {
 pub fn add_message(session: &Session, message: Message) -> Result<(), Failure> {
     let mut messages: Vec<Message> = session.get(MESSAGES).ok().flatten().unwrap_or_default();
     messages.push(message);
+    // Who sends forms and looks at no page does not fill the database.
+    messages.drain(..messages.len().saturating_sub(MAX_MESSAGES));
     session.insert(MESSAGES, messages).map_err(Failure::internal)
 }
 
 /// Returns the messages and forgets them.
 pub fn take_messages(session: &Session) -> Vec<Message> {
-    session.remove_as(MESSAGES).and_then(Result::ok).unwrap_or_default()
+    let messages: Vec<Message> = session.get(MESSAGES).ok().flatten().unwrap_or_default();
+    if !messages.is_empty() {
+        // Only then, because the session is stored anew.
+        session.remove(MESSAGES);
+    }
+    messages
 }

@@ -24,6 +24,7 @@ use crate::{
     },
     session::{self, Message},
     state::State,
+    text::length,
 };
 
 /// How many groups of keys a page lists, of each sort.
@@ -557,19 +558,6 @@ fn causes(error: larder_cache::Error) -> String {
     format!("{:#}", anyhow::Error::new(error))
 }
 
-/// Writes a length of time for people: `2.0 s`, `150 ms`, `12 µs`.
-pub(crate) fn length(time: Duration) -> String {
-    match time.as_micros() {
-        0 => "0".to_owned(),
-        micros @ 1..1_000 => format!("{micros} µs"),
-        1_000..10_000 => format!("{:.1} ms", time.as_secs_f64() * 1000.0),
-        10_000..1_000_000 => format!("{} ms", time.as_millis()),
-        1_000_000..120_000_000 => format!("{:.1} s", time.as_secs_f64()),
-        120_000_000..7_200_000_000 => format!("{} min", time.as_secs() / 60),
-        _ => format!("{} h", time.as_secs() / 3600),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -583,12 +571,5 @@ mod tests {
         let two = [("a:1 curr_items", "1"), ("a:1 bytes", "500000"), ("b:1 curr_items", "2"), ("b:1 bytes", "700000")];
         assert_eq!(size(&stats(&two)), "3 entries, 1.2 MB");
         assert_eq!(size(&[]), "");
-    }
-
-    #[test]
-    fn lengths_read_well() {
-        let texts =
-            [0, 12, 1_500, 150_000, 2_000_000, 600_000_000, 86_400_000_000].map(|us| length(Duration::from_micros(us)));
-        assert_eq!(texts, ["0", "12 µs", "1.5 ms", "150 ms", "2.0 s", "10 min", "24 h"]);
     }
 }

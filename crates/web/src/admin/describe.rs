@@ -2,8 +2,11 @@
 //! its form looks like. The pages are made from that.
 
 use jiff::Timestamp;
-use larder_models::{Db, Model, Password, Result};
+use larder_models::{Db, Error, Invalid, Model, Password, Result};
 use serde_json::Value;
+
+/// Stands for the whole form among its errors, as in Django.
+pub(super) const WHOLE_FORM: &str = "__all__";
 
 /// A description, to which the pages of the admin are made.
 pub(super) struct ModelAdmin<M: Model> {
@@ -25,9 +28,12 @@ pub(super) struct ModelAdmin<M: Model> {
     pub(super) links: Vec<LinkField>,
     /// Reads and writes the row version, by which a form knows what its editor saw.
     pub(super) version: Option<Version<M>>,
-    /// Says when it was made and changed, and whatever else is shown and not edited.
+    /// The fields that are shown and cannot be edited, as when it was made and changed.
     pub(super) facts: fn(&M) -> Vec<(&'static str, Fact)>,
     pub(super) actions: Vec<Action>,
+    /// Called before a row is stored or deleted; an error refuses it, and the page shows its text.
+    pub(super) before_save: fn(&mut Db, &M) -> Result<()>,
+    pub(super) before_delete: fn(&mut Db, &M) -> Result<()>,
     pub(super) view_on_site: fn(&M) -> Option<String>,
     /// Names what else changes when it is deleted.
     pub(super) dependents: fn(&mut Db, &M) -> Result<Vec<Dependents>>,
@@ -232,6 +238,13 @@ pub(super) struct Action {
     pub(super) run: fn(&mut Db, &[i64]) -> Result<usize>,
     /// What was done, for the message: `published`.
     pub(super) done: &'static str,
+}
+
+/// Makes the error by which [`ModelAdmin::before_save`] refuses a row.
+pub(super) fn refusal(text: &str) -> Error {
+    let mut invalid = Invalid::default();
+    invalid.add(WHOLE_FORM, text);
+    Error::Validation(invalid)
 }
 
 /// What else changes when a row is deleted.

@@ -1,6 +1,9 @@
 //! The form of a row: add, change, see, delete, and what becomes of two editors.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use actix_web::{HttpRequest, HttpResponse, http::StatusCode, web};
 use larder_models::{Error, Verb};
@@ -8,9 +11,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    csrf, find, history,
+    csrf,
+    describe::WHOLE_FORM,
+    find, history,
     list::{DeletePage, back_to, sent},
-    registry::{Names, Registered, Row, Sent, ShownFieldset, Stored, Values},
+    registry::{Names, Registered, Row, Sent, ShownField, ShownFieldset, Stored, Values},
     staff::{Frame, Staff},
 };
 use crate::{
@@ -20,13 +25,14 @@ use crate::{
     state::State,
 };
 
-/// Stands for the whole form among its errors, as in Django.
-const WHOLE_FORM: &str = "__all__";
-
-pub(super) const WHOLE_FORM_BUSY: &str = "The database is busy. Try again in a moment.";
+const WHOLE_FORM_BUSY: &str = "The database is busy. Try again in a moment.";
 
 /// Says of a field in a conflict which value is to be stored.
 const TAKE: &str = "_take_";
+
+/// The sides of a conflict.
+const THEIRS: &str = "theirs";
+const MINE: &str = "mine";
 
 type Errors = BTreeMap<String, Vec<String>>;
 
@@ -36,6 +42,8 @@ struct FormPage {
     frame: Frame,
     names: Names,
     row: Row,
+    /// What the editor saw first, see [`marks`].
+    was: String,
     sets: Vec<ShownFieldset>,
     errors: Errors,
     history: Vec<history::Line>,
@@ -55,12 +63,16 @@ struct ConflictPage {
     frame: Frame,
     names: Names,
     row: Row,
+    /// See [`marks`].
+    was: String,
     back: String,
     /// The last thing that was done with the row, by the other one.
     by: Option<history::Line>,
     differences: Vec<Difference>,
     /// What both want.
     same: Vec<(String, Vec<String>)>,
+    /// Whether a password was entered, which is not sent back.
+    has_password: bool,
 }
 
 #[derive(Serialize)]
@@ -69,6 +81,8 @@ struct Difference {
     label: &'static str,
     theirs: Side,
     mine: Side,
+    /// The side of who alone has changed it; `None` if both have.
+    chosen: Option<&'static str>,
 }
 
 /// A value, as it is shown and as it is sent.
@@ -132,23 +146,19 @@ async fn save(
     pk: Option<i64>,
     body: &[u8],
 ) -> Result<HttpResponse, Failure> {
-    let sent = resolved(sent(body)?);
+    let (sent, undecided) = resolved(sent(body)?);
     let text = |name: &str| sent.get(name).and_then(|texts| texts.first()).map_or("", String::as_str).to_owned();
     csrf::verify(request, &staff.session, &text("csrf_token"))?;
-    let (asker, form) = (staff.asker.clone(), sent.clone());
-    let read = state.read(move |db| {
-        let row = model.open(db, pk)?;
-        let is_guarded = !asker.is_superuser && row.as_ref().is_some_and(|row| row.is_guarded);
-        Ok((row.is_some(), is_guarded, model.read(db, &asker, &form)?))
-    });
-    let (is_there, is_guarded, read) = read.await?;
-    if !is_there {
-        return gone(staff, &model.names());
-    }
-    if is_guarded {
-        return Err(Failure::Forbidden);
-    }
     let back = text("back");
+    if let (Some(pk), false) = (pk, undecided.is_empty()) {
+        return conflict(state, staff, model, pk, (sent, undecided), back).await;
+    }
+    let (asker, form) = (staff.asker.clone(), sent.clone());
+    let read = state.read(move |db| match model.open(db, pk)? {
+        Some(_) => model.read(db, &asker, &form).map(Some),
+        None => Ok(None),
+    });
+    let Some(read) = read.await? else { return gone(staff, &model.names()) };
     let read = match read {
         Ok(read) => read,
         Err(invalid) => return show(state, staff, model, pk, &back, Some((sent, errors_of(&invalid)))).await,
@@ -156,9 +166,10 @@ async fn save(
     let asker = staff.asker.clone();
     let stored = state.write_noting(move |db| model.save(db, &asker, pk, read)).await;
     match stored {
-        Ok((stored, effects)) => {
+        Ok((None, _)) => Err(Failure::Forbidden),
+        Ok((Some(stored), effects)) => {
             let names = model.names();
-            session::add_message(&staff.session, message(&stored, pk, effects))?;
+            session::add_message(&staff.session, message(staff, &stored, pk, effects))?;
             let list = names.list_href();
             Ok(see_other(&match (text("_continue").is_empty(), text("_addanother").is_empty()) {
                 (false, _) => with_query(&format!("{list}{}/change/", stored.pk), &back),
@@ -167,16 +178,16 @@ async fn save(
             }))
         }
         Err(Error::NotFound { .. }) => gone(staff, &model.names()),
-        Err(Error::Conflict { id, .. }) => conflict(state, staff, model, id, sent, back).await,
+        Err(Error::Conflict { id, .. }) => conflict(state, staff, model, id, (sent, undecided), back).await,
         Err(error) => show(state, staff, model, pk, &back, Some((sent, errors(error)?))).await,
     }
 }
 
-fn message(stored: &Stored, pk: Option<i64>, effects: Effects) -> Message {
+fn message(staff: &Staff, stored: &Stored, pk: Option<i64>, effects: Effects) -> Message {
     let label = &stored.label;
     let message = match (pk, stored.has_changed) {
-        (None, _) => saved_message(format!("“{label}” was added."), effects),
-        (_, true) => saved_message(format!("“{label}” was saved."), effects),
+        (None, _) => saved_message(staff, &format!("“{label}” was added."), effects),
+        (_, true) => saved_message(staff, &format!("“{label}” was saved."), effects),
         (_, false) => Message::success("Nothing was changed."),
     };
     match &stored.view_on_site {
@@ -186,10 +197,19 @@ fn message(stored: &Stored, pk: Option<i64>, effects: Effects) -> Message {
 }
 
 /// Makes the message that says what a write threw out of the caches.
-pub(super) fn saved_message(text: String, effects: Effects) -> Message {
-    // Of what other processes keep nobody here knows.
-    let text = if effects.entries.is_empty() { format!("{text} Nothing that is cached here showed it.") } else { text };
-    Message::success(text).effects(effects)
+pub(super) fn saved_message(staff: &Staff, text: &str, effects: Effects) -> Message {
+    let message = match (&*effects.waiting, effects.is_nothing(), effects.may_be_more) {
+        ([], true, false) => Message::success(format!("{text} Nothing that is cached here showed it.")),
+        ([], true, true) => {
+            Message::success(format!("{text} Whatever showed it is thrown out; this process had stored nothing of it."))
+        }
+        ([], false, _) => Message::success(text),
+        (waiting, ..) => Message::warning(format!(
+            "{text} The caches that do not answer now ({}) throw out what showed it as soon as they do.",
+            waiting.join(", ")
+        )),
+    };
+    message.effects(if staff.may_see_caches() { effects } else { effects.without_names() })
 }
 
 fn with_query(address: &str, query: &str) -> String {
@@ -203,17 +223,23 @@ fn back_to_query(query: &str) -> String {
     serde_html_form::to_string(parts).unwrap_or_default()
 }
 
-/// Takes the values that were chosen in a conflict.
-fn resolved(mut sent: Sent) -> Sent {
-    let chosen: Vec<(String, String)> = sent
-        .iter()
-        .filter_map(|(name, values)| Some((name.strip_prefix(TAKE)?.to_owned(), values.first()?.clone())))
-        .collect();
-    for (name, side) in chosen {
+/// Takes the values that were chosen in a conflict, and returns the fields for which nothing was.
+fn resolved(mut sent: Sent) -> (Sent, BTreeSet<String>) {
+    let is_of_two = |name: &String| {
+        let (side, name) = name.split_once('.')?;
+        [THEIRS, MINE].contains(&side).then(|| name.to_owned())
+    };
+    let (of_two, mut undecided): (BTreeSet<String>, _) = (sent.keys().filter_map(is_of_two).collect(), BTreeSet::new());
+    for name in of_two {
+        let chosen = sent.get(&format!("{TAKE}{name}")).and_then(|sides| sides.first()).map_or("", String::as_str);
+        if ![THEIRS, MINE].contains(&chosen) {
+            undecided.insert(name.clone());
+        }
+        let side = if chosen == THEIRS { THEIRS } else { MINE };
         let values = sent.get(&format!("{side}.{name}")).cloned().unwrap_or_default();
         sent.insert(name, values);
     }
-    sent
+    (sent, undecided)
 }
 
 /// Returns what the form says about an error that its sender can mend.
@@ -253,10 +279,14 @@ async fn show(
             row.version = sent.get("version").and_then(|texts| texts.first()?.parse().ok()).unwrap_or(row.version);
         }
         let sets = model.form(db, &asker, &row.values)?;
+        let was = match &sent {
+            Some(sent) => sent.get("was").and_then(|texts| texts.first()).cloned().unwrap_or_default(),
+            None => marks(&sets),
+        };
         let history = pk.map(|pk| history::of_object(db, table, pk)).transpose()?;
-        Ok(Some((row, sets, history.unwrap_or_default())))
+        Ok(Some((row, was, sets, history.unwrap_or_default())))
     });
-    let Some((row, sets, history)) = opened.await? else { return gone(staff, &names) };
+    let Some((row, was, sets, history)) = opened.await? else { return gone(staff, &names) };
     let errors = errors.unwrap_or_default();
     let status = match errors.is_empty() {
         true => StatusCode::OK,
@@ -274,6 +304,7 @@ async fn show(
         back_href: back_to(&names, back),
         names,
         row,
+        was,
         sets,
         errors,
         history,
@@ -297,13 +328,36 @@ fn entered(values: &Values, sent: &Sent) -> Values {
     values.iter().map(value).collect()
 }
 
-/// Shows what both editors want side by side.
+/// Returns a short mark of each value of a form, so that it can be told later which ones an editor has changed.
+fn marks(sets: &[ShownFieldset]) -> String {
+    let fields = sets.iter().flat_map(|set| &set.fields).filter(|field| field.widget != "password");
+    fields.map(|field| mark(field.name, &as_sent(&field.value))).collect::<Vec<_>>().join(" ")
+}
+
+fn mark(name: &str, sent: &[String]) -> String {
+    let mut hasher = DefaultHasher::new();
+    sent.hash(&mut hasher);
+    format!("{name}:{:016x}", hasher.finish())
+}
+
+/// Returns a value as a form sends it.
+fn as_sent(value: &Value) -> Vec<String> {
+    match value {
+        Value::Bool(true) => vec!["on".to_owned()],
+        Value::Bool(false) => Vec::new(),
+        Value::Array(values) => values.iter().filter_map(|one| Some(one.as_str()?.to_owned())).collect(),
+        Value::String(text) => vec![text.replace("\r\n", "\n")],
+        _ => vec![String::new()],
+    }
+}
+
+/// Shows what both editors want side by side. Of what only one of them has changed that side is chosen.
 async fn conflict(
     state: &State,
     staff: &Staff,
     model: &'static dyn Registered,
     pk: i64,
-    sent: Sent,
+    (sent, undecided): (Sent, BTreeSet<String>),
     back: String,
 ) -> Result<HttpResponse, Failure> {
     let names = model.names();
@@ -315,39 +369,51 @@ async fn conflict(
         Ok(Some((row, sets, by)))
     });
     let Some((row, sets, by)) = opened.await? else { return gone(staff, &names) };
-    let mine = entered(&row.values, &sent);
-    let (mut differences, mut same) = (Vec::new(), Vec::new());
+    let entered = entered(&row.values, &sent);
+    let seen: BTreeSet<&str> =
+        sent.get("was").and_then(|was| was.first()).map_or("", String::as_str).split(' ').collect();
+    let (mut differences, mut same, mut has_password) = (Vec::new(), Vec::new(), false);
     for field in sets.iter().flat_map(|set| &set.fields).filter(|field| !field.is_fixed) {
-        let value = mine.get(field.name).cloned().unwrap_or_default();
-        let value =
-            if field.widget == "lines" { value.as_str().unwrap_or("").replace("\r\n", "\n").into() } else { value };
-        let side = |value: &Value| {
-            let text = |value: &str| match field.choices.iter().find(|choice| choice.value == *value) {
-                Some(choice) => choice.label.clone(),
-                None => value.to_owned(),
-            };
-            match value {
-                Value::Bool(true) => Side { text: "yes".to_owned(), sent: vec!["on".to_owned()] },
-                Value::Bool(false) => Side { text: "no".to_owned(), sent: Vec::new() },
-                Value::Array(values) => {
-                    let sent: Vec<String> = values.iter().filter_map(|one| Some(one.as_str()?.to_owned())).collect();
-                    Side { text: sent.iter().map(|one| text(one)).collect::<Vec<_>>().join(", "), sent }
-                }
-                Value::String(value) => Side { text: text(value), sent: vec![value.clone()] },
-                _ => Side { text: String::new(), sent: vec![String::new()] },
-            }
-        };
-        let (theirs, mine) = (side(&field.value), side(&value));
-        if theirs.sent == mine.sent {
-            same.push((field.name.to_owned(), mine.sent));
-        } else {
-            differences.push(Difference { name: field.name, label: field.label, theirs, mine });
+        let value = entered.get(field.name).cloned().unwrap_or_default();
+        if field.widget == "password" {
+            has_password |= value.as_str().is_some_and(|password| !password.is_empty());
+            continue;
         }
+        let (theirs, mine) = (as_sent(&field.value), as_sent(&value));
+        if theirs == mine {
+            same.push((field.name.to_owned(), mine));
+            continue;
+        }
+        let is_as_it_was = |sent: &[String]| seen.contains(&*mark(field.name, sent));
+        let chosen = match (is_as_it_was(&theirs), is_as_it_was(&mine)) {
+            _ if undecided.contains(field.name) => None,
+            (true, false) => Some(MINE),
+            (false, true) => Some(THEIRS),
+            _ => None,
+        };
+        let side = |value: &Value, sent| Side { text: in_words(field, value), sent };
+        let (theirs, mine) = (side(&field.value, theirs), side(&value, mine));
+        differences.push(Difference { name: field.name, label: field.label, theirs, mine, chosen });
     }
-    let page = ConflictPage { frame: Frame::of(&staff.session)?, names, row, back, by, differences, same };
+    let (frame, was) = (Frame::of(&staff.session)?, marks(&sets));
+    let page = ConflictPage { frame, names, row, was, back, by, differences, same, has_password };
     let mut answer = state.page("admin/conflict.html", &page)?;
     *answer.status_mut() = StatusCode::CONFLICT;
     Ok(answer)
+}
+
+/// Writes the value of a field for people.
+fn in_words(field: &ShownField, value: &Value) -> String {
+    let label = |text: &str| match field.choices.iter().find(|choice| choice.value == *text) {
+        Some(choice) => choice.label.clone(),
+        None => text.to_owned(),
+    };
+    match value {
+        Value::Bool(yes) => if *yes { "yes" } else { "no" }.to_owned(),
+        Value::Array(values) => values.iter().filter_map(Value::as_str).map(label).collect::<Vec<_>>().join(", "),
+        Value::String(text) => label(text),
+        _ => String::new(),
+    }
 }
 
 /// Somebody may have deleted it while the page was open.
@@ -388,13 +454,25 @@ pub(super) async fn delete(
     csrf::verify(&request, &staff.session, text("csrf_token"))?;
     staff.require(model, Verb::Delete)?;
     let (asker, names) = (staff.asker.clone(), model.names());
-    let deleted = state.write_noting(move |db| {
-        let is_guarded = model.dependents(db, &asker, &[pk])?.is_guarded;
-        if is_guarded { Ok(None) } else { model.delete(db, &asker, &[pk]).map(Some) }
-    });
-    let (deleted, effects) = deleted.await?;
-    let deleted = deleted.ok_or(Failure::Forbidden)?;
-    let Some(name) = deleted.first() else { return gone(&staff, &names) };
-    session::add_message(&staff.session, saved_message(format!("“{name}” was deleted."), effects))?;
+    match state.write_noting(move |db| model.delete(db, &asker, &[pk])).await {
+        Ok((None, _)) => return Err(Failure::Forbidden),
+        Ok((Some(deleted), effects)) => match deleted.first() {
+            Some(name) => {
+                let message = saved_message(&staff, &format!("“{name}” was deleted."), effects);
+                session::add_message(&staff.session, message)?;
+            }
+            None => return gone(&staff, &names),
+        },
+        Err(error) => not_done(&staff, error)?,
+    }
     Ok(see_other(&back_to(&names, text("back"))))
+}
+
+/// Leaves a message that says why something was not done.
+///
+/// # Errors
+/// An error that its sender cannot mend.
+pub(super) fn not_done(staff: &Staff, error: Error) -> Result<(), Failure> {
+    let texts: Vec<String> = errors(error)?.into_values().flatten().collect();
+    session::add_message(&staff.session, Message::warning(texts.join(" ")))
 }

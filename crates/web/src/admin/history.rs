@@ -12,7 +12,7 @@ use super::{
     registry::{Asker, Names},
     staff::{Frame, Staff},
 };
-use crate::{failure::Failure, state::State};
+use crate::{failure::Failure, state::State, text::cut};
 
 /// How many of the latest actions the first page shows.
 const RECENT: u32 = 10;
@@ -169,10 +169,7 @@ fn usernames(db: &mut Db, entries: &[LogEntry]) -> larder_models::Result<HashMap
 fn shown(value: &serde_json::Value) -> Option<String> {
     match value {
         serde_json::Value::Null => None,
-        serde_json::Value::String(text) => match text.char_indices().nth(VALUE_CHARS) {
-            Some((end, _)) => Some(format!("{}…", &text[..end])),
-            None => Some(text.clone()),
-        },
+        serde_json::Value::String(text) => Some(cut(text, VALUE_CHARS).into_owned()),
         serde_json::Value::Bool(true) => Some("yes".to_owned()),
         serde_json::Value::Bool(false) => Some("no".to_owned()),
         other => Some(other.to_string()),

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{
     csrf, find,
-    form::{WHOLE_FORM_BUSY, saved_message},
+    form::{not_done, saved_message},
     registry::{Asked, Doomed, Listed, Names, Registered, Sent, ShownFilter},
     staff::{Frame, Staff},
 };
@@ -249,11 +249,7 @@ pub(super) async fn act(
     let asker = staff.asker.clone();
     let done = state.write_noting(move |db| {
         if action == DELETE {
-            let doomed = model.dependents(db, &asker, &pks)?;
-            if doomed.is_guarded {
-                return Ok(None);
-            }
-            return Ok(Some((model.delete(db, &asker, &pks)?.len(), "deleted")));
+            return Ok(model.delete(db, &asker, &pks)?.map(|deleted| (deleted.len(), "deleted")));
         }
         model.act(db, &asker, &action, &pks)
     });
@@ -261,16 +257,15 @@ pub(super) async fn act(
         Ok((Some((count, done)), effects)) => {
             let many = if count == 1 { names.one } else { names.many };
             let verb = if count == 1 { "was" } else { "were" };
-            let message = saved_message(format!("{count} {many} {verb} {done}."), effects);
+            let message = saved_message(&staff, &format!("{count} {many} {verb} {done}."), effects);
             session::add_message(&staff.session, message)?;
             Ok(see_other(&list))
         }
         Ok((None, _)) => Err(Failure::Forbidden),
-        Err(larder_models::Error::Busy { .. }) => {
-            session::add_message(&staff.session, Message::warning(WHOLE_FORM_BUSY))?;
+        Err(error) => {
+            not_done(&staff, error)?;
             Ok(see_other(&list))
         }
-        Err(error) => Err(error.into()),
     }
 }
 

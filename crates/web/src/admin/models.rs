@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     describe::{
         Action, Choice, Column, Dependents, Fact, Field, Fieldset, Filter, Kind, LinkField, ModelAdmin, Search, Widget,
-        column, field,
+        column, field, refusal,
     },
     registry::{Registered, permission_choices},
 };
@@ -134,6 +134,8 @@ fn objects() -> ModelAdmin<Object> {
                 done: "taken off the site",
             },
         ],
+        before_save: |_, _| Ok(()),
+        before_delete: |_, _| Ok(()),
         view_on_site: |row| row.published.then(|| format!("/objects/{}/", row.id)),
         dependents: |_, _| Ok(Vec::new()),
         is_guarded: |_| false,
@@ -177,6 +179,8 @@ fn categories() -> ModelAdmin<Category> {
         version: Some((|row| row.version, |row, version| row.version = version)),
         facts: |row| vec![("Number", Fact::Text(row.id.to_string()))],
         actions: Vec::new(),
+        before_save: |_, _| Ok(()),
+        before_delete: |_, _| Ok(()),
         view_on_site: |row| Some(format!("/categories/{}/", row.id)),
         dependents: |db, row| {
             let rows = Object::list(db, |rows| rows.filter(object::category_id.eq(row.id)).order(object::title))?;
@@ -222,6 +226,8 @@ fn labels() -> ModelAdmin<Label> {
         version: Some((|row| row.version, |row, version| row.version = version)),
         facts: |row| vec![("Number", Fact::Text(row.id.to_string()))],
         actions: Vec::new(),
+        before_save: |_, _| Ok(()),
+        before_delete: |_, _| Ok(()),
         view_on_site: |row| Some(format!("/labels/{}/", row.id)),
         dependents: |db, row| {
             let pks = ObjectLabel::left_pks(db, row.id)?;
@@ -311,9 +317,16 @@ fn users() -> ModelAdmin<User> {
         version: Some((|row| row.version, |row, version| row.version = version)),
         facts: |row| vec![("Created", Fact::Time(row.created))],
         actions: Vec::new(),
+        before_save: keep_a_superuser,
+        before_delete: |db, row| {
+            let mut gone = row.clone();
+            gone.is_active = false;
+            keep_a_superuser(db, &gone)
+        },
         view_on_site: |_| None,
         dependents: |_, _| Ok(Vec::new()),
-        is_guarded: |row| row.is_superuser,
+        // Who could set the password of somebody who may do more could do more, too.
+        is_guarded: |row| row.is_superuser || row.is_staff,
     }
 }
 
@@ -360,6 +373,8 @@ fn groups() -> ModelAdmin<Group> {
         version: Some((|row| row.version, |row, version| row.version = version)),
         facts: |_| Vec::new(),
         actions: Vec::new(),
+        before_save: |_, _| Ok(()),
+        before_delete: |_, _| Ok(()),
         view_on_site: |_| None,
         dependents: |db, row| {
             let pks = UserGroup::left_pks(db, row.id)?;
@@ -434,10 +449,26 @@ fn log_entries() -> ModelAdmin<LogEntry> {
             ]
         },
         actions: Vec::new(),
+        before_save: |_, _| Ok(()),
+        before_delete: |_, _| Ok(()),
         view_on_site: |_| None,
         dependents: |_, _| Ok(Vec::new()),
         is_guarded: |_| true,
     }
+}
+
+/// Refuses what would leave nobody who may do everything: nobody could give that back.
+fn keep_a_superuser(db: &mut Db, row: &User) -> Result<()> {
+    let may_all = |user: &User| user.is_superuser && user.is_staff && user.is_active;
+    let others = |rows: <User as Model>::Rows| {
+        let may_all = user::is_superuser.eq(true).and(user::is_staff.eq(true)).and(user::is_active.eq(true));
+        rows.filter(may_all).filter(user::id.ne(row.id))
+    };
+    let was_one = User::find(db, row.id)?.is_some_and(|stored| may_all(&stored));
+    if was_one && !may_all(row) && User::count_where(db, others)? == 0 {
+        return Err(refusal("This is the last active superuser. Make another one first."));
+    }
+    Ok(())
 }
 
 fn publish(db: &mut Db, pks: &[i64], published: bool) -> Result<usize> {

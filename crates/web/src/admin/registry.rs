@@ -52,16 +52,17 @@ pub(super) trait Registered: Send + Sync {
     /// The fields that cannot be taken, and what is wrong with each.
     fn read(&self, db: &mut Db, asker: &Asker, sent: &Sent) -> Result<Result<Read, Invalid>>;
 
-    /// Stores what was read and notes it in the history.
-    fn save(&self, db: &mut Db, asker: &Asker, pk: Option<i64>, read: Read) -> Result<Stored>;
+    /// Stores what was read and notes it in the history; `None` if the asker may not change this row.
+    fn save(&self, db: &mut Db, asker: &Asker, pk: Option<i64>, read: Read) -> Result<Option<Stored>>;
 
     /// Returns the names of these rows, those that are there, and what else changes when they are deleted.
     fn dependents(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Doomed>;
 
-    /// Deletes rows and notes it in the history; returns their names.
-    fn delete(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Vec<String>>;
+    /// Deletes rows and notes it in the history; returns their names, or `None` if the asker may not delete one of them.
+    fn delete(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Option<Vec<String>>>;
 
-    /// Does one of [`Names::actions`] with rows, and returns what was done with how many.
+    /// Does one of [`Names::actions`] with rows, and returns what was done with how many; `None` if the asker may not
+    /// change one of them, or there is no such action.
     fn act(&self, db: &mut Db, asker: &Asker, action: &str, pks: &[i64]) -> Result<Option<(usize, &'static str)>>;
 }
 

@@ -73,7 +73,8 @@ impl FromRequest for Staff {
         Box::pin(async move {
             let session = request.get_session();
             let sign_in = || {
-                if request.method() != Method::GET {
+                // Only to whom had a session: strangers shall not fill the database.
+                if request.method() != Method::GET && request.cookie(session::COOKIE).is_some() {
                     // A message that cannot be kept is not worth an error page.
                     let _ = session::add_message(&session, Message::warning(NOT_SAVED));
                 }

@@ -13,11 +13,8 @@ use actix_web::{
 use serde::{Deserialize, Serialize};
 use similar::{ChangeTag, TextDiff};
 
-use super::{
-    PATH, Toolbar, WithoutCache,
-    record::{millis, shown_ms},
-};
-use crate::{failure::Failure, state::State};
+use super::{PATH, Toolbar, WithoutCache, record::millis};
+use crate::{failure::Failure, state::State, text::shown_ms};
 
 /// How many lines around a difference are shown.
 const CONTEXT: usize = 2;

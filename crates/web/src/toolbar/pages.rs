@@ -13,12 +13,12 @@ use subtle::ConstantTimeEq;
 
 use super::{
     Toolbar,
-    record::{Call, Record, shown_ms},
+    record::{Call, Record},
 };
 use crate::{
-    admin::length,
     failure::{Failure, see_other},
     state::State,
+    text::{length, shown_ms},
 };
 
 /// How many entries of a request are looked at again for its page.

@@ -185,8 +185,112 @@ fn of_two_editors_the_second_is_told() {
     assert!(page.0.contains("Somebody else saved this meanwhile") && page.0.contains("admin changed it at"));
     assert_eq!(page.all(".version"), ["First", "Second"]);
     assert_eq!(site.visitor().page("/objects/1/").one("h1"), "First");
-    assert_eq!(second.post("/admin/objects/1/change/", &page.form()).status(), 303);
+    let mut choice = page.form();
+    assert!(!choice.contains_key("_take_title"), "both have changed it, so nothing is chosen for them");
+    assert_eq!(second.post("/admin/objects/1/change/", &choice).status(), 409, "and they must choose");
+    choice.insert("_take_title".to_owned(), "mine".to_owned());
+    assert_eq!(second.post("/admin/objects/1/change/", &choice).status(), 303);
     assert_eq!(site.visitor().page("/objects/1/").one("h1"), "Second");
+}
+
+#[test]
+fn what_only_one_of_two_editors_has_changed_is_chosen_for_them() {
+    let site = Site::start();
+    let (first, second) = (site.staff(), site.staff());
+    let path = "/admin/objects/1/change/";
+    let mut mine = second.page(path).form();
+    assert_eq!(first.submit(path, &[("title", "Their title"), ("category_id", "2")]).status(), 303);
+    mine.insert("body".to_owned(), "My text".to_owned());
+    mine.remove("published");
+    let answer = second.post(path, &mine);
+    assert_eq!(answer.status(), 409);
+    let choice = Page(answer.text().unwrap()).form();
+    let taken = ["title", "category_id", "body", "published"].map(|name| &*choice[&format!("_take_{name}")]);
+    assert_eq!(taken, ["theirs", "theirs", "mine", "mine"]);
+    assert_eq!(second.post(path, &choice).status(), 303);
+    let stored = second.page(path).form();
+    assert_eq!((&*stored["title"], &*stored["body"], &*stored["category_id"]), ("Their title", "My text", "2"));
+    assert!(!stored.contains_key("published"));
+}
+
+#[test]
+fn a_conflict_does_not_show_the_new_password() {
+    let site = Site::start();
+    let (first, second) = (site.staff(), site.staff());
+    let new = [("username", "anna"), ("password", "quince jelly"), ("is_active", "on")];
+    assert_eq!(first.submit("/admin/users/add/", &new).status(), 303);
+    let mut mine = second.page("/admin/users/2/change/").form();
+    assert_eq!(first.submit("/admin/users/2/change/", &[("username", "anne")]).status(), 303);
+    mine.insert("username".to_owned(), "annette".to_owned());
+    mine.insert("password".to_owned(), "medlar cheese".to_owned());
+    let answer = second.post("/admin/users/2/change/", &mine);
+    assert_eq!(answer.status(), 409);
+    let page = answer.text().unwrap();
+    assert!(page.contains("enter the new password again") && !page.contains("medlar cheese"), "{page}");
+}
+
+#[test]
+fn somebody_who_may_do_everything_is_always_left() {
+    let site = Site::start();
+    let staff = site.staff();
+    for field in ["is_active", "is_staff", "is_superuser"] {
+        let mut form = staff.page("/admin/users/1/change/").form();
+        form.remove(field);
+        let answer = staff.post("/admin/users/1/change/", &form);
+        assert!(answer.text().unwrap().contains("This is the last active superuser."), "{field}");
+    }
+    assert_eq!(staff.submit("/admin/users/1/delete/", &[]).status(), 303);
+    assert!(staff.page("/admin/users/").one(".message p").contains("This is the last active superuser."));
+    let second =
+        [("username", "anna"), ("password", "quince jelly"), ("is_active", "on"), ("is_staff", "on")].into_iter();
+    let second: Vec<_> = second.chain([("is_superuser", "on")]).collect();
+    assert_eq!(staff.submit("/admin/users/add/", &second).status(), 303);
+    assert_eq!(staff.submit("/admin/users/1/delete/", &[]).status(), 303);
+    assert!(site.database().read(|db| User::find(db, 1)).unwrap().is_none());
+}
+
+#[test]
+fn whoever_signed_out_is_out_whatever_is_still_on_its_way() {
+    use std::io::{Read, Write};
+    let site = Site::start();
+    let staff = site.staff();
+    let body = serde_html_form::to_string(staff.page("/admin/objects/1/change/").form()).unwrap();
+    let (host, cookie) = (site.address.strip_prefix("http://").unwrap(), staff.cookie());
+    let mut slow = std::net::TcpStream::connect(host).unwrap();
+    let kind = "application/x-www-form-urlencoded";
+    let length = body.len();
+    write!(
+        slow,
+        "POST /admin/objects/1/change/ HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\ncontent-type: {kind}\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{}",
+        &body[..length / 2]
+    )
+    .unwrap();
+    // The session is loaded before the body is read.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let token = staff.page("/admin/").form_of("form[action='/admin/logout/']");
+    assert_eq!(staff.post("/admin/logout/", &token).status(), 303);
+    slow.write_all(&body.as_bytes()[length / 2..]).unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    let set = answer.lines().filter_map(|line| line.strip_prefix("set-cookie: ")?.split(';').next());
+    for cookie in set.chain([&*cookie]) {
+        let thief = site.visitor();
+        let answer = thief.send(thief.request(reqwest::Method::GET, "/admin/").header("cookie", cookie));
+        assert_eq!(answer.status(), 303, "{cookie}");
+        assert!(!thief.page("/admin/login/").0.contains("was saved"), "nor are the messages there for the next one");
+    }
+}
+
+#[test]
+fn a_save_that_a_cache_did_not_hear_of_says_so() {
+    let site = Site::start_with(&[("CACHE_URL", "memcached://127.0.0.1:9")]);
+    let staff = site.staff();
+    assert_eq!(staff.submit("/admin/objects/1/change/", &[("title", "Pan")]).status(), 303);
+    let said = staff.page("/admin/objects/").one(".message");
+    assert!(said.contains("“Pan” was saved. The caches that do not answer now (default)"), "{said}");
+    assert!(!said.contains("Nothing that is cached"), "{said}");
 }
 
 #[test]
@@ -230,7 +334,9 @@ fn what_was_sent_without_a_session_is_said_to_be_lost() {
     let form = site.staff().page("/admin/objects/1/change/").form();
     let stranger = site.visitor();
     let answer = stranger.post("/admin/objects/1/change/", &form);
-    assert_eq!(answer.status(), 303);
+    assert_eq!((answer.status().as_u16(), header(&answer, "set-cookie")), (303, ""), "no session for a mere stranger");
+    stranger.page("/admin/login/");
+    let answer = stranger.post("/admin/objects/1/change/", &form);
     assert!(stranger.page(location(&answer)).0.contains("was not saved"));
 }
 
@@ -266,6 +372,7 @@ fn a_conflict_is_settled_field_by_field() {
     let page = Page(second.post(path, &mine).text().unwrap());
     let mut choice = page.form();
     choice.insert("_take_title".to_owned(), "theirs".to_owned());
+    choice.insert("_take_body".to_owned(), "mine".to_owned());
     assert_eq!(second.post(path, &choice).status(), 303);
     let shown = site.visitor().page("/objects/1/");
     assert_eq!((shown.one("h1"), shown.one(".prose p")), ("Their title".to_owned(), "My text".to_owned()));
@@ -422,19 +529,27 @@ fn nobody_gives_himself_more_than_he_has() {
     let manager = member(&site, "manager", "user.view user.add user.change user.delete staff_group.change");
     // The user of the demo is a superuser.
     assert!(!manager.page("/admin/users/1/change/").0.contains("Save and continue"));
-    let mut form = manager.page("/admin/users/2/change/").form();
+    let mut form = manager.page("/admin/users/add/").form();
+    form.insert("username".to_owned(), "admin".to_owned());
     form.insert("password".to_owned(), "stolen password".to_owned());
     assert_eq!(manager.post("/admin/users/1/change/", &form).status(), 403);
     assert_eq!(manager.submit("/admin/users/1/delete/", &[]).status(), 403);
-    // Himself he may change, but not what he may do; nor any field that is not in the form.
-    let mut form = manager.page("/admin/users/2/change/").form();
+    // Nor is the password of another one of the staff, who may do what he may not.
+    member(&site, "editor", "object.change");
+    assert_eq!(manager.post("/admin/users/3/change/", &form).status(), 403);
+    assert_eq!(manager.submit("/admin/users/3/delete/", &[]).status(), 403);
+    // Who is no staff he may change, but not what they may do; nor any field that is not in the form.
+    let clerk = [("username", "clerk"), ("password", "quince jelly"), ("is_active", "on")];
+    assert_eq!(manager.submit("/admin/users/add/", &clerk).status(), 303);
+    let mut form = manager.page("/admin/users/4/change/").form();
     for name in ["is_superuser", "is_staff", "groups", "id", "created"] {
         form.insert(name.to_owned(), "1".to_owned());
     }
     form.insert("username".to_owned(), "boss".to_owned());
-    assert_eq!(manager.post("/admin/users/2/change/", &form).status(), 303);
-    let user = site.database().read(|db| User::get(db, 2)).unwrap();
-    assert!(user.username == "boss" && !user.is_superuser && user.is_staff && user.created > 1_000_000);
+    assert_eq!(manager.post("/admin/users/4/change/", &form).status(), 303);
+    let (user, groups) = site.database().read(|db| Ok((User::get(db, 4)?, UserGroup::right_pks(db, 4)?))).unwrap();
+    assert!(user.username == "boss" && !user.is_superuser && !user.is_staff && user.created > 1_000_000);
+    assert!(groups.is_empty(), "{groups:?}");
     assert!(!manager.page("/admin/groups/1/change/").0.contains("Save and continue"));
     assert_eq!(manager.post("/admin/groups/1/change/", &form).status(), 403);
     // Nor does whom he makes have more.

@@ -187,7 +187,8 @@ impl Visitor {
         let _ended = request.header("content-type", "application/x-www-form-urlencoded").body(body).send();
     }
 
-    fn cookie(&self) -> String {
+    /// Returns the cookies as they are sent.
+    pub(crate) fn cookie(&self) -> String {
         let cookies = self.cookies.lock().unwrap();
         cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }

@@ -61,6 +61,11 @@ impl<M: Model> ModelAdmin<M> {
         Ok(values)
     }
 
+    /// Tells whether somebody may change and delete all these rows, so far as it depends on them.
+    fn may_write(&self, asker: &Asker, rows: &[M]) -> bool {
+        asker.is_superuser || !rows.iter().any(self.is_guarded)
+    }
+
     fn found(&self, db: &mut Db, pks: &[i64]) -> Result<Vec<M>> {
         Ok(M::find_many(db, pks.iter().copied())?.into_values().collect())
     }
@@ -253,13 +258,16 @@ impl<M: Model> Registered for ModelAdmin<M> {
         Ok(if invalid.is_empty() { Ok(read) } else { Err(invalid) })
     }
 
-    fn save(&self, db: &mut Db, asker: &Asker, pk: Option<i64>, read: Read) -> Result<Stored> {
+    fn save(&self, db: &mut Db, asker: &Asker, pk: Option<i64>, read: Read) -> Result<Option<Stored>> {
         let now = db.now();
         let mut row = match (pk, self.blank) {
             (Some(pk), _) => M::get(db, pk)?,
             (None, Some(blank)) => blank(now),
             (None, None) => return Err(Error::ReadOnly { model: M::NAME }),
         };
+        if pk.is_some() && !self.may_write(asker, std::slice::from_ref(&row)) {
+            return Ok(None);
+        }
         let before = row.fields();
         let old_links = self.names_of_links(db, &row)?;
         for (name, entered) in read.entered {
@@ -273,6 +281,7 @@ impl<M: Model> Registered for ModelAdmin<M> {
                 has_changed |= there != pks.iter().copied().collect();
             }
         }
+        (self.before_save)(db, &row)?;
         let mut changes = if pk.is_none() {
             row = M::insert_draft(db, row)?;
             Change::between(&[], &row.fields())
@@ -302,7 +311,8 @@ impl<M: Model> Registered for ModelAdmin<M> {
             let action = if pk.is_none() { Action::Added } else { Action::Changed };
             LogEntry::record(db, asker.id, action, &row, &changes)?;
         }
-        Ok(Stored { pk: row.pk(), label: row.label(), has_changed, view_on_site: (self.view_on_site)(&row) })
+        let view_on_site = (self.view_on_site)(&row);
+        Ok(Some(Stored { pk: row.pk(), label: row.label(), has_changed, view_on_site }))
     }
 
     fn dependents(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Doomed> {
@@ -315,23 +325,31 @@ impl<M: Model> Registered for ModelAdmin<M> {
             pks: rows.iter().map(M::pk).collect(),
             names: rows.iter().map(M::label).collect(),
             dependents,
-            is_guarded: !asker.is_superuser && rows.iter().any(self.is_guarded),
+            is_guarded: !self.may_write(asker, &rows),
         })
     }
 
-    fn delete(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Vec<String>> {
+    fn delete(&self, db: &mut Db, asker: &Asker, pks: &[i64]) -> Result<Option<Vec<String>>> {
         let rows = self.found(db, pks)?;
-        for row in &rows {
-            // One by one, for the signals and the history of each.
-            row.delete(db)?;
-            LogEntry::record(db, asker.id, Action::Deleted, row, &[])?;
+        if !self.may_write(asker, &rows) {
+            return Ok(None);
         }
-        Ok(rows.iter().map(M::label).collect())
+        for row in &rows {
+            (self.before_delete)(db, row)?;
+            // One by one, for the signals and the history of each.
+            // First, because whoever does it may be the one who goes.
+            LogEntry::record(db, asker.id, Action::Deleted, row, &[])?;
+            row.delete(db)?;
+        }
+        Ok(Some(rows.iter().map(M::label).collect()))
     }
 
     fn act(&self, db: &mut Db, asker: &Asker, action: &str, pks: &[i64]) -> Result<Option<(usize, &'static str)>> {
         let Some(action) = self.actions.iter().find(|one| one.name == action) else { return Ok(None) };
         let before = self.found(db, pks)?;
+        if !self.may_write(asker, &before) {
+            return Ok(None);
+        }
         let count = (action.run)(db, pks)?;
         let after = M::find_many(db, pks.iter().copied())?;
         for old in before {
