@@ -204,11 +204,36 @@ impl AliasSettings {
         }
     }
 
-    /// Returns the address of the alias for people: `memcached://10.0.0.1,10.0.0.2`, without options.
+    /// Returns the address of the alias for people: `memcached://10.0.0.1,10.0.0.2`, without options and passwords.
     pub fn address(&self) -> String {
         let scheme = if self.backend == "database" { "db" } else { &self.backend };
-        format!("{scheme}://{}", self.location.join(","))
+        let locations: Vec<String> = self.location.iter().map(|location| redacted(location)).collect();
+        format!("{scheme}://{}", locations.join(","))
     }
+}
+
+/// Blanks out what may be a password in an address, so that it can be shown: between the user and the last `@`, and
+/// everything after a `?`. A path stays as it is.
+///
+/// A raw `@` or `/` in a password makes it hide more of the url, never less.
+pub fn redacted(url: &str) -> String {
+    if url.starts_with('/') {
+        return url.to_owned();
+    }
+    let (url, options) = match url.split_once('?') {
+        // An "@" behind the "?" means that the "?" belongs to the password.
+        Some((_, options)) if options.contains('@') => (url, ""),
+        Some((url, _)) => (url, "?***"),
+        None => (url, ""),
+    };
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
+    };
+    let Some((login, host)) = rest.rsplit_once('@') else { return format!("{scheme}{rest}{options}") };
+    let user = login.split_once(':').map_or(login, |(user, _)| user);
+    let host = host.split_once('?').map_or(host, |(host, _)| host);
+    format!("{scheme}{user}:***@{host}{options}")
 }
 
 fn read_load_options(section: &mut Section<'_>) -> LoadOptions {
@@ -394,6 +419,21 @@ mod tests {
         for address in ["", "localhost:11211", "mem cached://x"] {
             let error = AliasSettings::from_address("CACHE_URL", address).unwrap_err().to_string();
             assert!(error.contains("CACHE_URL") && error.contains("locmem://"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("postgres://larder:s3cret@db:5432/larder", "postgres://larder:***@db:5432/larder"),
+            ("postgres://larder:s3/c@r?et@db/larder", "postgres://larder:***@db/larder"),
+            ("postgres://db/larder?user=x&password=s3cret", "postgres://db/larder?***"),
+            ("larder:s3cret@db", "larder:***@db"),
+            ("sqlite://var/larder.db", "sqlite://var/larder.db"),
+            ("/run/@cache.sock", "/run/@cache.sock"),
+            ("cache-1:11211", "cache-1:11211"),
+        ] {
+            assert_eq!(redacted(url), shown);
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
     error_pages::error_pages,
     failure::Failure,
     observe::{Observed, feed::Feed},
-    pages, secrets, session,
+    pages, peer, secrets, session,
     settings::Settings,
     state::{State, load_templates},
     toolbar::{self, Toolbar},
@@ -122,28 +122,31 @@ pub fn server(parts: Parts) -> anyhow::Result<(String, Server)> {
     };
     actix_web::rt::spawn(observed.clone().keep_up(state.caches.clone()));
     if let Some(toolbar) = &state.toolbar {
-        let (beside, server) = without_cache(&state, &key)?;
+        let (beside, server) = without_cache(toolbar, &state, &key)?;
         toolbar.set_addresses(address.clone(), beside);
         actix_web::rt::spawn(server);
     }
-    let server = run(listener, state, key, workers)?;
+    let server = run(listener, state, key, workers, None)?;
     stop_on_signal(server.handle(), observed.feed)?;
     Ok((address, server))
 }
 
-/// Runs the app on a listener.
-fn run(listener: TcpListener, state: State, key: Key, workers: usize) -> io::Result<Server> {
+/// Runs the app on a listener, for everybody or for the toolbar alone.
+fn run(listener: TcpListener, state: State, key: Key, workers: usize, only_for: Option<Toolbar>) -> io::Result<Server> {
     let mut server = HttpServer::new(move || {
         App::new()
             .app_data(web::Data::new(state.clone()))
             .app_data(web::Data::new(state.templates.clone()))
+            .app_data(only_for.clone())
             .app_data(web::FormConfig::default().limit(MAX_FORM_BYTES))
             .configure(|config| routes(config, &state, &key))
             .wrap(from_fn(error_pages))
             .wrap(state.pages.clone())
             .wrap(Condition::new(state.toolbar.is_some(), from_fn(toolbar::toolbar)))
+            .wrap(Condition::new(only_for.is_some(), from_fn(toolbar::for_itself)))
             .wrap(security_headers())
             .wrap(from_fn(allowed_hosts_only))
+            .wrap(from_fn(peer::note))
             .wrap(from_fn(log_request))
     });
     if workers > 0 {
@@ -153,7 +156,7 @@ fn run(listener: TcpListener, state: State, key: Key, workers: usize) -> io::Res
 }
 
 /// Lets the same app answer without caches, on an address of its own on this machine: the toolbar compares with it.
-fn without_cache(state: &State, key: &Key) -> anyhow::Result<(String, Server)> {
+fn without_cache(toolbar: &Toolbar, state: &State, key: &Key) -> anyhow::Result<(String, Server)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let address = format!("http://{}", listener.local_addr()?);
     let mut settings = Settings::clone(&state.settings);
@@ -172,7 +175,7 @@ fn without_cache(state: &State, key: &Key) -> anyhow::Result<(String, Server)> {
         caches,
         ..state.clone()
     };
-    Ok((address, run(listener, state, key.clone(), 1)?))
+    Ok((address, run(listener, state, key.clone(), 1, Some(toolbar.clone()))?))
 }
 
 /// Lets requests that are being answered come to their end, on Ctrl-C as well as when the system asks.
@@ -206,6 +209,7 @@ pub(crate) fn page_cache(caches: &Caches, settings: &Settings) -> PageCache {
     let page_cache = PageCache::new(caches.clone())
         .session_cookies([session::COOKIE])
         .allowed_hosts(server.allowed_hosts.clone())
+        .trusted_proxies(server.trusted_proxies.iter().copied())
         .ignore_query(TRACKING)
         .compress(true)
         .debug(server.debug);

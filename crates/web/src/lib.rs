@@ -1,6 +1,7 @@
 //! The app that shows Larder at work: pages at four levels of caching, an admin whose edits invalidate them, and the
 //! command line.
 
+pub mod address;
 pub mod admin;
 pub mod app;
 pub mod cli;

@@ -31,6 +31,16 @@ pub fn session_key() -> io::Result<Key> {
     Ok(key)
 }
 
+/// Makes a secret that lasts as long as this process.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn token() -> anyhow::Result<String> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Writes a file that only its owner may read, with the folder it stands in.
 ///
 /// # Errors

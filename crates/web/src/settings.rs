@@ -49,6 +49,8 @@ pub struct Server {
     pub debug: bool,
     /// The hosts that the app answers for; empty for any.
     pub allowed_hosts: Vec<String>,
+    /// The proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: Vec<IpAddr>,
     /// The addresses that `/metrics` answers; empty for none.
     pub metrics_allow: Vec<IpAddr>,
     /// The addresses that see the debug toolbar; empty for none, and always so without `debug`.
@@ -228,6 +230,7 @@ fn read_server(section: &mut Section<'_>) -> Server {
         bind,
         workers: section.size("workers").unwrap_or(0),
         debug,
+        trusted_proxies: read_addresses(section, "trusted_proxies").unwrap_or_default(),
         metrics_allow,
         toolbar_allow: if debug { toolbar_allow } else { Vec::new() },
         allowed_hosts: section.texts("allowed_hosts").unwrap_or_else(local),

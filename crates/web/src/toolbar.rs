@@ -18,9 +18,9 @@ use std::{
 };
 
 use actix_web::{
-    HttpMessage,
+    HttpMessage, HttpResponse,
     body::{self, BodySize, BoxBody, EitherBody, MessageBody},
-    dev::{RequestHead, ServiceRequest, ServiceResponse},
+    dev::{Extensions, RequestHead, ServiceRequest, ServiceResponse},
     guard,
     http::{
         Method,
@@ -29,17 +29,24 @@ use actix_web::{
             IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, RANGE,
         },
     },
-    middleware::Next,
+    middleware::{DefaultHeaders, Next},
     web,
 };
 use larder_cache::{dependencies::traced, page::PageOutcome};
+use reqwest::redirect::Policy;
 use serde::Serialize;
+use subtle::ConstantTimeEq;
 
 use self::record::{Record, Records};
 use crate::{
-    peer,
+    failure::NEVER_CACHED,
+    peer::Peer,
+    secrets,
     state::{State, now_millis},
 };
+
+/// The header by which it knows its own requests.
+const OWN: &str = "x-larder-toolbar";
 
 /// Where its own pages are.
 const PATH: &str = "/__toolbar/";
@@ -58,6 +65,9 @@ struct Inner {
     last: AtomicU64,
     /// What its forms must carry, so that no other site can send them.
     token: String,
+    /// What its own requests carry, which are those of no visitor.
+    own: String,
+    client: reqwest::Client,
     /// Where the same app answers without caches.
     without_cache: OnceLock<String>,
     here: OnceLock<String>,
@@ -82,15 +92,17 @@ impl Toolbar {
     /// Makes a toolbar for visitors from these addresses.
     ///
     /// # Errors
-    /// The system has no random numbers.
+    /// The system has no random numbers, or no certificates.
     pub fn new(allowed: Vec<IpAddr>) -> anyhow::Result<Self> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| anyhow::anyhow!("no random numbers: {error}"))?;
+        // The way to ourselves leads through no proxy, and a redirect is an answer.
+        let client = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(compare::PATIENCE);
         Ok(Toolbar(Arc::new(Inner {
             allowed,
             records: Records::default(),
             last: AtomicU64::new(0),
-            token: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+            token: secrets::token()?,
+            own: secrets::token()?,
+            client: client.build()?,
             without_cache: OnceLock::new(),
             here: OnceLock::new(),
         })))
@@ -108,18 +120,26 @@ impl Toolbar {
         let _ = self.0.without_cache.set(without_cache);
     }
 
-    fn is_for(&self, request: &RequestHead) -> bool {
-        peer::is_one_of(&self.0.allowed, request)
+    fn is_for(&self, request: &RequestHead, extensions: &Extensions) -> bool {
+        Peer::noted(extensions).is_one_of(&self.0.allowed) && !self.has_sent(request)
+    }
+
+    /// Tells whether a request is one of its own.
+    fn has_sent(&self, request: &RequestHead) -> bool {
+        let sent = request.headers.get(OWN).map(HeaderValue::as_bytes);
+        sent.is_some_and(|sent| sent.ct_eq(self.0.own.as_bytes()).into())
     }
 }
 
 /// The pages of the toolbar. For others than those it is for there is nothing.
 pub fn routes(config: &mut web::ServiceConfig, toolbar: &Toolbar) {
     let allowed = toolbar.clone();
-    let for_whom = guard::fn_guard(move |context| allowed.is_for(context.head()));
+    let for_whom = guard::fn_guard(move |context| allowed.is_for(context.head(), &context.req_data()));
     config.service(
         web::scope(PATH.trim_end_matches('/'))
             .guard(for_whom)
+            // These pages are of this moment, whatever a cache for the whole site keeps.
+            .wrap(DefaultHeaders::new().add(NEVER_CACHED))
             .app_data(web::Data::new(toolbar.clone()))
             .service(web::resource("/").route(web::get().to(pages::history)))
             .service(web::resource("/purge/").route(web::post().to(pages::purge)))
@@ -127,6 +147,23 @@ pub fn routes(config: &mut web::ServiceConfig, toolbar: &Toolbar) {
             .service(web::resource("/compare/").route(web::get().to(compare::compare)))
             .service(web::resource(r"/{id:\d+}/").route(web::get().to(pages::request))),
     );
+}
+
+/// Middleware for the app without caches: it answers the toolbar alone, and changes nothing, because nothing that is
+/// stored elsewhere would hear of that.
+///
+/// # Errors
+/// Those of the service inside.
+pub async fn for_itself<B: MessageBody>(
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, actix_web::Error> {
+    let toolbar = request.app_data::<Option<Toolbar>>().cloned().flatten();
+    let is_its_own = toolbar.is_some_and(|toolbar| toolbar.has_sent(request.head()));
+    if is_its_own && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(next.call(request).await?.map_into_left_body());
+    }
+    Ok(request.into_response(HttpResponse::NotFound().finish()).map_into_right_body())
 }
 
 /// Middleware: records what a request does, and puts the bar under its page.
@@ -142,7 +179,9 @@ pub async fn toolbar<B: MessageBody + 'static>(
     let is_own_page = path.starts_with("/__toolbar/without-cache/");
     let is_left_out = !is_own_page && LEFT_OUT.iter().any(|left_out| path.starts_with(left_out));
     let found = state.and_then(|state| Some((state.toolbar.clone()?, state)));
-    let Some((toolbar, state)) = found.filter(|(toolbar, _)| !is_left_out && toolbar.is_for(request.head())) else {
+    let Some((toolbar, state)) =
+        found.filter(|(toolbar, _)| !is_left_out && toolbar.is_for(request.head(), &request.extensions()))
+    else {
         return Ok(next.call(request).await?.map_into_left_body());
     };
     let id = toolbar.0.last.fetch_add(1, Ordering::Relaxed) + 1;

@@ -221,7 +221,7 @@ impl Pools {
     /// Opens both.
     pub(super) fn open(url: &str) -> Result<Self> {
         let target = url::parse(url)?;
-        let url = url::redact(url);
+        let url = larder_cache::settings::redacted(url);
         let failed = |source| Error::Connect { url: url.clone(), source };
         if let Target::File(path) = &target {
             create_parent(path).map_err(|error| failed(error.into()))?;

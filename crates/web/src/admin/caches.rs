@@ -8,6 +8,7 @@ use larder_cache::{
     backend::Sharing,
     events::{Counts, GroupStats},
     explain::{Explanation, Verdict},
+    settings::AliasSettings,
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ use super::{
     staff::{Frame, Staff},
 };
 use crate::{
+    address,
     failure::{Failure, see_other},
     observe::{
         effects::{Effects, noting},
@@ -148,9 +150,7 @@ struct ClearPage {
 pub(super) async fn overviews(state: &State, which: impl Fn(&str) -> bool) -> Result<Vec<Overview>, Failure> {
     let wanted = state.caches.iter().filter(|(alias, ..)| which(alias));
     let wanted: Vec<_> = wanted
-        .map(|(alias, settings, cache)| {
-            (alias.to_owned(), settings.backend.clone(), settings.location.join(", "), cache.clone())
-        })
+        .map(|(alias, settings, cache)| (alias.to_owned(), settings.backend.clone(), location(settings), cache.clone()))
         .collect();
     let look = move || {
         let overview = |(alias, backend, location, cache): (String, String, String, Cache)| {
@@ -159,6 +159,11 @@ pub(super) async fn overviews(state: &State, which: impl Fn(&str) -> bool) -> Re
         wanted.into_iter().map(overview).collect()
     };
     Ok(web::block(look).await?)
+}
+
+/// Says where a store is; empty if that is all the backend's business.
+fn location(settings: &AliasSettings) -> String {
+    if settings.location.is_empty() { String::new() } else { settings.address() }
 }
 
 fn overview(
@@ -237,7 +242,7 @@ pub(super) async fn cache(
         let prefix = if settings.key_prefix.is_empty() { "none" } else { &settings.key_prefix };
         let facts = vec![
             ("Backend", settings.backend.clone()),
-            ("Location", settings.location.join(", ")),
+            ("Location", location(settings)),
             ("Seen by", sharing.to_owned()),
             ("Timeout", timeout),
             ("Key prefix", prefix.to_owned()),
@@ -442,7 +447,7 @@ pub(super) async fn change(
     }
     let cache = handle(&state, &alias)?.because(format!("admin by {}", staff.username));
     let asked = Asked { key, name };
-    let (mut back, what) = (address(&alias), what.trim().to_owned());
+    let (mut back, what) = (href(&alias), what.trim().to_owned());
     let done = match action.as_str() {
         "delete" | "expire" => {
             let Some(key) = asked.find(&state, &alias) else { return forgotten(&staff, &alias) };
@@ -468,8 +473,12 @@ pub(super) async fn change(
             done.map(|()| Message::success(format!("Invalidated {named}.")).effects(effects))
         }
         "purge" => {
-            let url = absolute(&request, &what);
-            match url.strip_suffix('*') {
+            let url = match address::inside(&what) {
+                Some(path) => address::absolute(&request, path),
+                None if what.starts_with("http://") || what.starts_with("https://") => what,
+                None => return back_with(&staff, &back, Message::warning("Enter a path: /objects/7/ or /objects/*")),
+            };
+            let purged = match url.strip_suffix('*') {
                 Some(prefix) => {
                     state.pages.purge_prefix(prefix).await.map(|()| format!("Purged all pages under {prefix}."))
                 }
@@ -477,8 +486,9 @@ pub(super) async fn change(
                     0 => format!("No page of {url} was there."),
                     count => format!("Purged {url}: {count} entries."),
                 }),
-            }
-            .map(Message::success)
+            };
+            log::info!("{} purged {url} by the admin", staff.username);
+            purged.map(Message::success)
         }
         "clear" | "clear_prefix" => {
             let is_all = action == "clear";
@@ -530,14 +540,8 @@ fn handle(state: &State, alias: &str) -> Result<BlockingCache, Failure> {
     Ok(state.caches.get(alias).map_err(|_| Failure::NotFound)?.blocking())
 }
 
-fn address(alias: &str) -> String {
+fn href(alias: &str) -> String {
     format!("/admin/caches/{alias}/")
-}
-
-/// Makes a path an address of this site, so that nobody has to write the host.
-fn absolute(request: &HttpRequest, what: &str) -> String {
-    let info = request.connection_info();
-    if what.starts_with('/') { format!("{}://{}{what}", info.scheme(), info.host()) } else { what.to_owned() }
 }
 
 fn back_with(staff: &Staff, back: &str, message: Message) -> Result<HttpResponse, Failure> {
@@ -546,11 +550,11 @@ fn back_with(staff: &Staff, back: &str, message: Message) -> Result<HttpResponse
 }
 
 fn refused(staff: &Staff, alias: &str, error: larder_cache::Error) -> Result<HttpResponse, Failure> {
-    back_with(staff, &address(alias), Message::warning(causes(error)))
+    back_with(staff, &href(alias), Message::warning(causes(error)))
 }
 
 fn forgotten(staff: &Staff, alias: &str) -> Result<HttpResponse, Failure> {
-    back_with(staff, &address(alias), Message::warning("This process does not remember that key any more."))
+    back_with(staff, &href(alias), Message::warning("This process does not remember that key any more."))
 }
 
 /// Writes an error with its causes.

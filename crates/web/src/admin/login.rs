@@ -15,6 +15,7 @@ use super::{
     throttle::{self, Verified},
 };
 use crate::{
+    address,
     failure::{Failure, see_other},
     session,
     state::State,
@@ -70,7 +71,7 @@ pub(super) async fn sign_in(
     match throttle::verify(&state, &request, &username, found, password).await? {
         Verified::Right(user) if user.is_staff => {
             session::sign_in(&session, &user)?;
-            return Ok(see_other(inside(&next)));
+            return Ok(see_other(address::inside(&next).unwrap_or(ADMIN)));
         }
         Verified::TooEarly(seconds) => {
             let mut answer = refused(&state, &session, throttle::too_early(seconds), username, next)?;
@@ -110,25 +111,4 @@ pub(super) async fn sign_out(
     csrf::verify(&request, &session, &form.csrf_token)?;
     session.purge();
     Ok(see_other("/"))
-}
-
-/// Returns the address if it is a path of this site, which a browser cannot take for another one.
-fn inside(next: &str) -> &str {
-    let is_path = next.starts_with('/') && !next.starts_with("//") && !next.contains('\\');
-    if is_path && next.bytes().all(|byte| byte.is_ascii_graphic()) { next } else { ADMIN }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signing_in_never_leads_to_another_site() {
-        for next in ["/objects/", "/admin/objects/?q=jam&p=2"] {
-            assert_eq!(inside(next), next);
-        }
-        for next in ["", "//evil.test", "/\\evil.test", "https://evil.test", "javascript:x", "/\t/evil.test", "/ä"] {
-            assert_eq!(inside(next), ADMIN, "{next}");
-        }
-    }
 }

@@ -3,14 +3,15 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpMessage, HttpRequest, web};
 use larder_models::User;
 
-use crate::{failure::Failure, state::State};
+use crate::{failure::Failure, peer::Peer, state::State, text::cut};
 
 /// How many attempts may fail before there is a pause: of an account, and from an address, behind which may be many people.
 const FREE_OF_ACCOUNT: u32 = 5;
@@ -25,6 +26,9 @@ const MEMORY: Duration = Duration::from_secs(30 * 60);
 
 /// How many accounts and addresses are kept in mind.
 const MAX_ENTRIES: usize = 10_000;
+
+/// How much of the name of an account is kept in mind.
+const MAX_ACCOUNT_CHARS: usize = 200;
 
 /// What is known of failed attempts.
 #[derive(Debug, Default)]
@@ -50,10 +54,10 @@ impl Throttle {
     /// Notes that an attempt has failed.
     pub(super) fn failed(&self, account: &str, address: &str, now: Instant) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= MAX_ENTRIES {
+        if entries.len() + 2 > MAX_ENTRIES {
             entries.retain(|_, failures| now.duration_since(failures.last) < MEMORY);
         }
-        if entries.len() >= MAX_ENTRIES {
+        while entries.len() + 2 > MAX_ENTRIES {
             let oldest = entries.iter().min_by_key(|(_, failures)| failures.last).map(|(key, _)| key.clone());
             oldest.map(|key| entries.remove(&key));
         }
@@ -100,34 +104,42 @@ pub(super) async fn verify(
     found: Option<User>,
     password: String,
 ) -> Result<Verified, Failure> {
-    let address = request.peer_addr().map(|address| address.ip().to_string()).unwrap_or_default();
-    let failed = &state.failed_logins;
-    let wait = || failed.wait(account, &address, Instant::now()).map(|wait| Verified::TooEarly(wait.as_secs() + 1));
+    let peer = Peer::noted(&request.extensions());
+    let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
+    let (network, address) = (text(peer.network()), text(peer.address));
+    let (failed, account) = (Arc::clone(&state.failed_logins), account.to_owned());
+    let wait = || failed.wait(&account, &network, Instant::now()).map(|wait| Verified::TooEarly(wait.as_secs() + 1));
     if let Some(too_early) = wait() {
         return Ok(too_early);
     }
     // One after the other: guessing passwords must not take the machine from visitors, and of many guesses that are sent at
     // once each shall know of those before it.
-    let _turn = state.password_turn.acquire().await.map_err(Failure::internal)?;
+    let turn = Arc::clone(&state.password_turn).acquire_owned().await.map_err(Failure::internal)?;
     if let Some(too_early) = wait() {
         return Ok(too_early);
     }
-    match web::block(move || User::verified(found, &password)).await? {
-        Some(user) => {
-            failed.succeeded(account);
-            Ok(Verified::Right(user))
-        }
-        None => {
-            log::warn!("the password of {account:?} from {address} was wrong");
-            failed.failed(account, &address, Instant::now());
-            Ok(Verified::Wrong)
-        }
-    }
+    // All of it, so that it counts too if whoever guesses does not wait for the answer.
+    let verify = move || {
+        let verified = match User::verified(found, &password) {
+            Some(user) => {
+                failed.succeeded(&account);
+                Verified::Right(user)
+            }
+            None => {
+                log::warn!("the password of {:?} from {address} was wrong", cut(&account, MAX_ACCOUNT_CHARS));
+                failed.failed(&account, &network, Instant::now());
+                Verified::Wrong
+            }
+        };
+        drop(turn);
+        verified
+    };
+    Ok(web::block(verify).await?)
 }
 
 /// Long names are cut: there is no such account.
 fn of_account(account: &str) -> String {
-    format!("account {}", account.chars().take(200).collect::<String>())
+    format!("account {}", cut(account, MAX_ACCOUNT_CHARS))
 }
 
 fn of_address(address: &str) -> String {
@@ -167,8 +179,8 @@ mod tests {
     fn memory_is_bounded() {
         let (throttle, start) = (Throttle::default(), Instant::now());
         for number in 0..MAX_ENTRIES + 100 {
-            throttle.failed(&number.to_string(), "a", start);
+            throttle.failed(&number.to_string(), &number.to_string(), start + Duration::from_millis(number as u64));
         }
-        assert!(throttle.0.lock().unwrap().len() <= MAX_ENTRIES + 1);
+        assert_eq!(throttle.0.lock().unwrap().len(), MAX_ENTRIES);
     }
 }

@@ -163,7 +163,7 @@ mod tests {
     fn keys_and_tags_are_noted_while_somebody_wants_to_know() {
         let caches = Caches::builder().alias("default", AliasSettings::default()).observer(Notes).build().unwrap();
         let cache = caches.default_cache().blocking();
-        let set = |key: &'static str| cache.tags(["object:7"]).set(key, "value", 60).unwrap();
+        let set = |key: &'static str| cache.clone().tags(["object:7"]).set(key, "value", 60).unwrap();
         set("two words");
         set("b");
         set("c");

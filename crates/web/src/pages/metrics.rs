@@ -1,10 +1,10 @@
 //! What the caches have done, for Prometheus.
 
-use actix_web::{HttpRequest, HttpResponse, http::header::CONTENT_TYPE, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, http::header::CONTENT_TYPE, web};
 
 use crate::{
     failure::{Failure, NEVER_CACHED},
-    peer,
+    peer::Peer,
     state::State,
 };
 
@@ -14,7 +14,7 @@ const TEXT_FORMAT: (actix_web::http::header::HeaderName, &str) =
 
 /// Answers the addresses of the settings and, to everybody else, that there is no such page.
 pub(super) async fn metrics(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, Failure> {
-    if !peer::is_one_of(&state.settings.server.metrics_allow, request.head()) {
+    if !Peer::noted(&request.extensions()).is_one_of(&state.settings.server.metrics_allow) {
         return Err(Failure::NotFound);
     }
     Ok(HttpResponse::Ok().insert_header(TEXT_FORMAT).insert_header(NEVER_CACHED).body(state.caches.prometheus()))

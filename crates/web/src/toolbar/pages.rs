@@ -2,12 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{HOST, ORIGIN},
-    web,
-};
-use larder_cache::{Caches, Expiry, Key, explain::Explanation, template::Templates};
+use actix_web::{HttpRequest, HttpResponse, web};
+use larder_cache::{Caches, Expiry, Key, explain::Explanation, settings::redacted, template::Templates};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
@@ -16,6 +12,7 @@ use super::{
     record::{Call, Record},
 };
 use crate::{
+    address,
     failure::{Failure, see_other},
     state::State,
     text::{length, shown_ms},
@@ -167,7 +164,7 @@ fn settings(state: &State) -> Vec<(String, String)> {
         ("server.bind".to_owned(), server.bind.clone()),
         ("server.allowed_hosts".to_owned(), server.allowed_hosts.join(", ")),
         ("database".to_owned(), state.database.url().to_owned()),
-        ("upstream".to_owned(), state.upstream.to_string()),
+        ("upstream".to_owned(), redacted(&state.upstream)),
         (
             "site_cache".to_owned(),
             site_cache.map_or_else(|| "off".to_owned(), |site| format!("{} s in {}", site.seconds, site.alias)),
@@ -189,15 +186,13 @@ pub(super) async fn purge(
     toolbar: web::Data<Toolbar>,
     form: web::Form<Purge>,
 ) -> Result<HttpResponse, Failure> {
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_ours = bool::from(form.token.as_bytes().ct_eq(toolbar.0.token.as_bytes()));
-    let from = header(ORIGIN).split_once("://").map(|(_, host)| host);
-    if !is_ours || from.is_some_and(|from| !from.eq_ignore_ascii_case(header(HOST))) {
+    if !is_ours || !address::is_from_here(&request) {
         return Err(Failure::Csrf);
     }
-    let path = super::compare::inside(&form.url)?;
-    let url = format!("http://{}{path}", header(HOST));
+    let path = super::compare::page_of(&form.url)?;
+    let url = address::absolute(&request, &path);
     let count = state.pages.purge_url(&url).await.map_err(Failure::internal)?;
     log::info!("the toolbar purged {url}: {count} entries");
-    Ok(see_other(path))
+    Ok(see_other(&path))
 }

@@ -72,6 +72,35 @@ fn guesses_that_are_sent_at_once_are_counted_too() {
 }
 
 #[test]
+fn guesses_whose_answer_nobody_awaits_are_counted_too() {
+    use std::io::Write;
+    let site = Site::start();
+    let visitor = site.visitor();
+    let form = visitor.page("/admin/login/").form();
+    let guess = BTreeMap::from([("username".to_owned(), "admin".to_owned()), ("password".to_owned(), "x".to_owned())]);
+    let body = serde_html_form::to_string(form.into_iter().chain(guess).collect::<BTreeMap<_, _>>()).unwrap();
+    let (host, cookie, length) = (site.address.strip_prefix("http://").unwrap(), visitor.cookie(), body.len());
+    for _ in 0..8 {
+        let mut guess = std::net::TcpStream::connect(host).unwrap();
+        write!(
+            guess,
+            "POST /admin/login/ HTTP/1.1\r\nhost: {host}\r\ncookie: {cookie}\r\ncontent-length: {length}\r\n\
+             content-type: application/x-www-form-urlencoded\r\n\r\n{body}"
+        )
+        .unwrap();
+        // Long enough for the password to be looked at, not for the answer.
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let counted = || site.log().matches("the password of \"admin\"").count();
+    let asked = std::time::Instant::now();
+    while counted() < 5 && asked.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let answer = visitor.submit("/admin/login/", &[("username", "admin"), ("password", &site.password)]);
+    assert_eq!((answer.status().as_u16(), counted()), (429, 5));
+}
+
+#[test]
 fn signing_in_changes_the_session_and_signing_out_ends_it() {
     let site = Site::start();
     let visitor = site.visitor();

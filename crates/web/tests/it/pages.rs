@@ -76,6 +76,12 @@ fn metrics_are_not_cached_with_the_whole_site_nor_read_by_who_pretends() {
     assert_eq!(site.staff().submit("/admin/objects/1/change/", &[("title", "Jam pan")]).status(), 303);
     assert_eq!(invalidations(), before + 1);
     assert!(!site.log().contains("stored page=/metrics"));
+    let proxied = visitor.request(reqwest::Method::GET, "/metrics").header("x-forwarded-for", "203.0.113.7");
+    assert_eq!(
+        visitor.send(proxied).status(),
+        404,
+        "the page cache keeps the field from the view, not from the answer"
+    );
 
     let elsewhere = Site::start_with(&[("LARDER__SERVER__METRICS_ALLOW", "[\"203.0.113.7\"]")]);
     for name in ["x-forwarded-for", "x-real-ip", "forwarded"] {

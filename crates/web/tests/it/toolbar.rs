@@ -103,7 +103,12 @@ fn forms_from_elsewhere_purge_nothing() {
     let elsewhere =
         BTreeMap::from([("token".to_owned(), form["token"].clone()), ("url".to_owned(), "//evil.test/".to_owned())]);
     assert_eq!(visitor.post("/__toolbar/purge/", &elsewhere).status(), 400);
-    for path in ["/__toolbar/compare/?url=http://evil.test/", "/__toolbar/without-cache/?url=//evil.test/"] {
+    for path in [
+        "/__toolbar/compare/?url=http://evil.test/",
+        "/__toolbar/compare/?url=/./__toolbar/compare/",
+        "/__toolbar/compare/?url=/admin/../admin/live/stream/",
+        "/__toolbar/without-cache/?url=//evil.test/",
+    ] {
         assert_eq!(visitor.get(path).status(), 400, "{path}");
     }
     assert!(bar(&visitor, "/").contains("from cache"));
@@ -127,4 +132,53 @@ fn it_is_for_those_alone_whom_the_settings_allow() {
     let visitor = site.visitor();
     let proxied = visitor.request(Method::GET, "/__toolbar/").header("x-forwarded-for", "10.0.0.1");
     assert_eq!(visitor.send(proxied).status(), 404);
+}
+
+#[test]
+fn its_pages_are_never_stored() {
+    let site = Site::start_with(&[("LARDER__SITE_CACHE__ENABLED", "true")]);
+    let visitor = site.visitor();
+    look(&visitor, "/objects/1/");
+    for path in ["/__toolbar/", "/__toolbar/1/", "/__toolbar/compare/?url=/", "/__toolbar/without-cache/?url=/"] {
+        for _ in 0..2 {
+            let answer = visitor.get(path);
+            assert_eq!(answer.status(), 200, "{path}");
+            assert!(header(&answer, "cache-control").contains("no-store"), "{path}");
+        }
+        let stranger = visitor.request(Method::GET, path).header("x-forwarded-for", "10.0.0.1");
+        assert_eq!(visitor.send(stranger).status(), 404, "{path}");
+    }
+}
+
+/// Returns the port of the app without caches: the other one on which the process listens.
+fn port_beside(site: &Site) -> u16 {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", site.pid())).unwrap().flatten();
+    let links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
+    let links = links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()));
+    let sockets: Vec<String> = links.collect();
+    let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", site.pid())).unwrap();
+    let ports = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_listening = fields[3] == "0A" && sockets.iter().any(|socket| socket == fields[9]);
+        is_listening.then(|| u16::from_str_radix(fields[1].rsplit(':').next().unwrap(), 16).unwrap())
+    });
+    let mut others = ports.filter(|port| !site.address.ends_with(&format!(":{port}")));
+    others.next().expect("the app without caches listens")
+}
+
+#[test]
+fn the_app_without_caches_answers_the_toolbar_alone_and_writes_nothing() {
+    let site = Site::start();
+    let staff = site.staff();
+    let form = staff.page("/admin/objects/1/change/").form();
+    let beside = format!("http://127.0.0.1:{}", port_beside(&site));
+    let client = reqwest::blocking::Client::new();
+    assert_eq!(client.get(format!("{beside}/")).send().unwrap().status(), 404);
+    let post = client.post(format!("{beside}/admin/objects/1/change/")).header("cookie", staff.cookie());
+    let post = post.body(serde_html_form::to_string(&form).unwrap());
+    assert_eq!(post.send().unwrap().status(), 404);
+    assert!(!staff.page("/__toolbar/").all("tbody th a").is_empty());
+    staff.page("/__toolbar/compare/?url=/objects/");
+    let asked = staff.page("/__toolbar/").all("tbody th a");
+    assert!(!asked.iter().any(|one| one == "GET /objects/"), "its own requests are those of no visitor: {asked:?}");
 }
