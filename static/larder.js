@@ -55,25 +55,31 @@ for (const narrow of document.querySelectorAll("[data-narrow]")) {
 
 // The live view: lines as the server sends them. It connects when it can be seen, and after a page was left and another
 // one came, as when a form is saved, it goes on where it was.
-const LIVE = { key: "larder-live", lines: 500, resumesFor: 60_000 };
+const LIVE = { key: "larder-live", lines: 500, resumesFor: 60_000, leaves: 30_000 };
 
 function live(view) {
   const list = view.querySelector("[data-lines]");
   const status = view.querySelector("[data-status]");
+  const counted = view.querySelector("[data-count]");
   const filters = view.querySelector(".live-filters");
   const pause = view.querySelector("[data-pause]");
   let waiting = [];
+  let dropped = 0;
   let source;
+  // The line that was read last.
+  let read;
 
+  const isPaused = () => pause.getAttribute("aria-pressed") === "true";
+  const has = (text, word) => !word || (text ?? "").toLowerCase().includes(word.trim().toLowerCase());
   const wanted = (item) => {
-    const { alias, outcome, text } = Object.fromEntries(new FormData(filters));
+    const { alias, outcome, text, cause } = Object.fromEntries(new FormData(filters));
     return (!alias || item.dataset.alias === alias) && (!outcome || item.dataset.outcome === outcome)
-      && (!text || item.textContent.toLowerCase().includes(text.trim().toLowerCase()));
+      && has(item.textContent, text) && has(item.dataset.cause, cause);
   };
   const count = () => {
     const shown = [...list.children].filter((item) => !item.hidden).length;
-    const paused = pause.getAttribute("aria-pressed") === "true";
-    status.textContent = paused ? `Paused; ${waiting.length} lines wait`
+    const lost = dropped ? `, ${dropped} more were too many to keep` : "";
+    counted.textContent = isPaused() ? `Paused; ${waiting.length} lines wait${lost}`
       : list.children.length ? `${shown} of ${list.children.length} lines` : "Nothing happened yet.";
   };
   const part = (name, text) => {
@@ -86,6 +92,7 @@ function live(view) {
     item.dataset.outcome = line.outcome;
     item.className = line.is_minor ? `${line.outcome} minor` : line.outcome;
     item.dataset.alias = line.alias;
+    item.dataset.cause = line.cause ?? "";
     const at = new Date(line.at);
     const time = part("time", at.toISOString().slice(11, 23));
     time.dateTime = at.toISOString();
@@ -98,39 +105,47 @@ function live(view) {
     while (list.children.length > LIVE.lines) list.lastChild.remove();
     count();
   };
-  // What comes while a form is on its way is shown beside the page that answers.
-  let leaving = false;
-  document.addEventListener("submit", () => { leaving = true; });
+  const gap = (why) => ({ at: Date.now(), outcome: "failure", is_minor: false, message: "gap", alias: "", fields: why });
+  // What comes while a form is on its way is shown beside the page that answers. If none does, the form was not sent.
+  let leaving = 0;
+  document.addEventListener("submit", () => { leaving = Date.now(); });
   const remember = (id) => {
-    if (leaving) return;
+    read = id;
+    if (Date.now() - leaving < LIVE.leaves) return;
     try { sessionStorage.setItem(LIVE.key, JSON.stringify({ id, at: Date.now() })); } catch { /* Without storage it begins anew. */ }
   };
+  // Behind what the page before has shown, if that was a moment ago and the server still counts from the same line.
   const begin = () => {
+    const { after } = view.dataset;
     try {
       const { id, at } = JSON.parse(sessionStorage.getItem(LIVE.key)) ?? {};
-      if (Date.now() - at < LIVE.resumesFor) return Math.min(id, Number(view.dataset.after));
+      const [since, line] = id.split("-");
+      const [sinceNow, lineNow] = after.split("-");
+      if (Date.now() - at < LIVE.resumesFor && since === sinceNow && Number(line) < Number(lineNow)) return id;
     } catch { /* As if there were nothing. */ }
-    return view.dataset.after;
+    return after;
   };
 
   view.connect = () => {
     if (source) return;
     filters.hidden = false;
     status.textContent = "Connecting…";
-    const after = begin();
-    remember(Number(after));
-    source = new EventSource(`/admin/live/stream/?after=${after}`);
-    source.addEventListener("open", count);
+    remember(read ?? begin());
+    source = new EventSource(`/admin/live/stream/?after=${read}`);
+    source.addEventListener("open", () => {
+      status.textContent = "Connected.";
+      count();
+    });
     source.addEventListener("message", (event) => {
-      const { lines, missed } = JSON.parse(event.data);
-      remember(Number(event.lastEventId));
-      if (missed) lines.unshift({ at: Date.now(), outcome: "failure", is_minor: false, message: "missed", alias: "", fields: `${missed} lines came too fast to be kept` });
-      if (pause.getAttribute("aria-pressed") === "true") {
-        waiting = waiting.concat(lines).slice(-LIVE.lines);
-        count();
-      } else {
-        show(lines);
-      }
+      const { lines, missed, is_torn } = JSON.parse(event.data);
+      remember(event.lastEventId);
+      if (missed) lines.unshift(gap(`${missed} lines are not kept any more`));
+      if (is_torn) lines.unshift(gap("what was before is not kept: the server was started anew, or nobody watched"));
+      if (!isPaused()) return show(lines);
+      waiting = waiting.concat(lines);
+      dropped += Math.max(0, waiting.length - LIVE.lines);
+      waiting = waiting.slice(-LIVE.lines);
+      count();
     });
     source.addEventListener("error", () => {
       status.textContent = source.readyState === EventSource.CLOSED
@@ -150,11 +165,11 @@ function live(view) {
     event.stopPropagation();
   });
   pause.addEventListener("click", () => {
-    const paused = pause.getAttribute("aria-pressed") !== "true";
-    pause.setAttribute("aria-pressed", paused);
-    if (!paused) {
+    pause.setAttribute("aria-pressed", !isPaused());
+    if (!isPaused()) {
       show(waiting);
       waiting = [];
+      dropped = 0;
     }
     count();
   });
@@ -167,13 +182,18 @@ function live(view) {
 for (const view of document.querySelectorAll("[data-live]")) {
   live(view);
   const folded = view.closest("details");
+  const open = "larder-watch";
+  // A browser has few connections to a server, so that pages which nobody looks at let theirs go.
+  const follow = () => {
+    if (!document.hidden && (folded?.open ?? true)) view.connect(); else view.disconnect();
+  };
+  document.addEventListener("visibilitychange", follow);
   if (!folded) {
-    view.connect();
+    follow();
     continue;
   }
-  const open = "larder-watch";
   folded.addEventListener("toggle", () => {
-    if (folded.open) view.connect(); else view.disconnect();
+    follow();
     try { localStorage.setItem(open, folded.open ? "1" : ""); } catch { /* It is folded next time. */ }
   });
   try { folded.open = localStorage.getItem(open) === "1"; } catch { /* See above. */ }

@@ -52,8 +52,8 @@ struct FormPage {
     may_save: bool,
     may_delete: bool,
     may_add: bool,
-    /// The number of the line after which the live view begins, for those who may see it.
-    live: Option<u64>,
+    /// The line after which the live view begins, for those who may see it.
+    live: Option<String>,
 }
 
 /// What two editors want.
@@ -299,7 +299,7 @@ async fn show(
         may_save: is_free && model.allows(&staff.asker, if pk.is_some() { Verb::Change } else { Verb::Add }),
         may_delete: is_free && pk.is_some() && model.allows(&staff.asker, Verb::Delete),
         may_add: model.allows(&staff.asker, Verb::Add),
-        live: staff.may_see_caches().then(|| state.observed.feed.expect()),
+        live: staff.may_see_caches().then(|| state.observed.feed.expect().to_string()),
         back: back_to_query(back),
         back_href: back_to(&names, back),
         names,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::staff::{Frame, Staff};
 use crate::{
     failure::Failure,
-    observe::feed::{News, Watcher},
+    observe::feed::{News, Position, Watcher},
     state::State,
 };
 
@@ -32,8 +32,8 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 struct LivePage {
     #[serde(flatten)]
     frame: Frame,
-    /// The number of the line after which the view begins.
-    after: u64,
+    /// The line after which the view begins.
+    after: String,
     aliases: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn page(state: web::Data<State>, staff: Staff) -> Result<HttpRe
     staff.require_caches()?;
     let page = LivePage {
         frame: Frame::of(&staff.session)?,
-        after: state.observed.feed.expect(),
+        after: state.observed.feed.expect().to_string(),
         aliases: state.caches.iter().map(|(alias, ..)| alias.to_owned()).collect(),
     };
     state.page("admin/live.html", &page)
@@ -50,7 +50,7 @@ pub(super) async fn page(state: web::Data<State>, staff: Staff) -> Result<HttpRe
 #[derive(Deserialize)]
 pub(super) struct Query {
     #[serde(default)]
-    after: u64,
+    after: String,
 }
 
 pub(super) async fn stream(
@@ -61,8 +61,8 @@ pub(super) async fn stream(
 ) -> Result<HttpResponse, Failure> {
     staff.require_caches()?;
     // The browser says which line it had last when it comes back.
-    let again = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()?.parse().ok());
-    let watcher = state.observed.feed.watch(again.unwrap_or(query.after));
+    let again = request.headers().get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+    let watcher = state.observed.feed.watch(again.unwrap_or(&query.after).parse().ok());
     let end = tokio::time::Instant::now() + LIFETIME;
     let hello = format!("retry: {RETRY_MS}\n\n");
     let texts = stream::unfold((Some(hello), watcher), move |(hello, mut watcher)| async move {
@@ -89,14 +89,9 @@ async fn next(watcher: &mut Watcher, end: tokio::time::Instant) -> Option<String
     }
 }
 
-/// Writes what happened as one event, whose number is that of its last line.
-fn event(news: &News, position: u64) -> String {
-    #[derive(Serialize)]
-    struct Data<'a> {
-        lines: &'a [crate::observe::feed::Line],
-        missed: u64,
-    }
+/// Writes what happened as one event, whose id says where its last line is.
+fn event(news: &News, position: Position) -> String {
     // JSON has no line breaks, which would end the event; numbers and texts can always be written.
-    let data = serde_json::to_string(&Data { lines: &news.lines, missed: news.missed }).unwrap_or_default();
+    let data = serde_json::to_string(news).unwrap_or_default();
     format!("id: {position}\ndata: {data}\n\n")
 }

@@ -5,6 +5,9 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
+    num::ParseIntError,
+    str::FromStr,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -17,10 +20,13 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use super::lock;
-use crate::{logging, state::now_millis};
+use crate::{logging, state::now_millis, text::cut};
 
 /// How many lines are kept.
 const MAX_LINES: usize = 2000;
+
+/// How much of a line is kept. What visitors send shall not fill the memory.
+const MAX_CHARS: usize = 1000;
 
 /// How long they are kept after the last one who watched has left: he may come back.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -34,17 +40,41 @@ struct Inner {
     is_on: AtomicBool,
     watchers: AtomicUsize,
     kept: Mutex<Kept>,
-    /// The number of the last line.
-    last: watch::Sender<u64>,
+    /// Where the last line is.
+    last: watch::Sender<Position>,
     is_over: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     lines: VecDeque<Line>,
-    last: u64,
+    last: Position,
     /// When somebody was here last.
     visited: Option<Instant>,
+}
+
+/// Where somebody is who reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Since when lines are kept, in unix milliseconds: those before are not, nor are those of an earlier run.
+    pub since: i64,
+    /// The number of the line that was read last.
+    pub line: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.since, self.line)
+    }
+}
+
+impl FromStr for Position {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (since, line) = text.split_once('-').unwrap_or((text, ""));
+        Ok(Position { since: since.parse()?, line: line.parse()? })
+    }
 }
 
 /// A line.
@@ -64,46 +94,46 @@ pub struct Line {
     pub fields: String,
     /// The alias of the cache.
     pub alias: String,
-    /// What it was about: `tag object:7`.
-    pub about: Option<String>,
     /// Who did it and why.
     pub cause: Option<String>,
 }
 
 /// What somebody reads who watches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct News {
     /// The lines since he read last.
     pub lines: Vec<Line>,
-    /// How many he missed: they are not kept any more.
+    /// How many he missed that are not kept any more.
     pub missed: u64,
+    /// Whether lines were not kept for a while since then, as while nobody watched or the server was not there.
+    pub is_torn: bool,
 }
 
 /// Somebody who watches.
 #[derive(Debug)]
 pub struct Watcher {
     feed: Feed,
-    /// The number of the line that he read last.
-    read: u64,
-    last: watch::Receiver<u64>,
+    read: Position,
+    last: watch::Receiver<Position>,
 }
 
 impl Feed {
-    /// Returns the number of the last line, and keeps lines from now on: somebody is about to watch.
-    pub fn expect(&self) -> u64 {
+    /// Returns where the last line is, and keeps lines from now on: somebody is about to watch.
+    pub fn expect(&self) -> Position {
         let mut kept = lock(&self.0.kept);
         kept.visited = Some(Instant::now());
-        self.0.is_on.store(true, Ordering::Relaxed);
+        if !self.0.is_on.swap(true, Ordering::Relaxed) {
+            // Later than before, whatever the clock says.
+            kept.last = Position { since: now_millis().max(kept.last.since + 1), line: 0 };
+        }
         kept.last
     }
 
-    /// Watches, beginning after a line.
-    pub fn watch(&self, after: u64) -> Watcher {
+    /// Watches, beginning after a line; of nowhere, with the next one.
+    pub fn watch(&self, after: Option<Position>) -> Watcher {
         self.0.watchers.fetch_add(1, Ordering::Relaxed);
         let last = self.expect();
-        // A number from before a restart says nothing here.
-        let read = if after > last { 0 } else { after };
-        Watcher { feed: self.clone(), read, last: self.0.last.subscribe() }
+        Watcher { feed: self.clone(), read: after.unwrap_or(last), last: self.0.last.subscribe() }
     }
 
     /// Keeps nothing any more if nobody watches.
@@ -135,21 +165,23 @@ impl Observer for Feed {
             outcome: outcome(&event.what),
             is_minor: event.level() == log::Level::Debug,
             message: event.message(),
-            cause: fields.iter().find(|(name, _)| *name == "cause").map(|(_, cause)| cause.clone()),
-            fields: logging::fields(&fields),
+            cause: fields
+                .iter()
+                .find(|(name, _)| *name == "cause")
+                .map(|(_, cause)| cut(cause, MAX_CHARS).into_owned()),
+            fields: cut(&logging::fields(&fields), MAX_CHARS).into_owned(),
             alias: event.alias.to_owned(),
-            about: event.key.map(ToString::to_string),
         };
         let mut kept = lock(&self.0.kept);
-        kept.last += 1;
-        line.id = kept.last;
+        kept.last.line += 1;
+        line.id = kept.last.line;
         kept.lines.push_back(line);
         if kept.lines.len() > MAX_LINES {
             kept.lines.pop_front();
         }
         let last = kept.last;
         drop(kept);
-        self.0.last.send_modify(|sent| *sent = last.max(*sent));
+        self.0.last.send_replace(last);
     }
 }
 
@@ -179,18 +211,20 @@ impl Watcher {
         }
     }
 
-    /// Returns the number of the line that was read last.
-    pub fn position(&self) -> u64 {
+    /// Returns where the line is that was read last.
+    pub fn position(&self) -> Position {
         self.read
     }
 
     fn read(&mut self) -> Option<News> {
         let kept = lock(&self.feed.0.kept);
-        let first = kept.lines.front().map_or(kept.last + 1, |line| line.id);
-        let missed = first.saturating_sub(self.read + 1);
-        let lines: Vec<Line> = kept.lines.iter().filter(|line| line.id > self.read).cloned().collect();
+        let is_torn = self.read.since != kept.last.since;
+        let read = if is_torn { 0 } else { self.read.line };
+        let first = kept.lines.front().map_or(kept.last.line + 1, |line| line.id);
+        let missed = first.saturating_sub(read + 1);
+        let lines: Vec<Line> = kept.lines.iter().filter(|line| line.id > read).cloned().collect();
         self.read = kept.last;
-        (missed > 0 || !lines.is_empty()).then_some(News { lines, missed })
+        (is_torn || missed > 0 || !lines.is_empty()).then_some(News { lines, missed, is_torn })
     }
 }
 
@@ -224,30 +258,61 @@ mod tests {
     fn whoever_was_cut_off_reads_on_where_he_was() {
         let (feed, cache) = start();
         cache.set("before", "value", 60).unwrap();
-        let mut watcher = feed.watch(0);
+        let mut watcher = feed.watch(None);
         assert_eq!(next(&mut watcher), None, "nobody watched yet");
         cache.delete("a").unwrap();
         let news = next(&mut watcher).unwrap();
         let [line] = &*news.lines else { panic!("{news:?}") };
-        assert_eq!((line.outcome, line.message, news.missed), ("invalidation", "invalidated", 0));
+        assert_eq!((line.outcome, line.message), ("invalidation", "invalidated"));
+        assert_eq!((news.missed, news.is_torn), (0, false));
         assert_eq!(line.fields, "key=a alias=default cause=test entries=0");
-        assert_eq!(line.about.as_deref(), Some("key=a"));
+        assert_eq!(line.cause.as_deref(), Some("test"));
 
         let position = watcher.position();
+        assert_eq!(position.to_string().parse(), Ok(position));
         drop(watcher);
         cache.delete("b").unwrap();
         feed.rest();
-        let mut back = feed.watch(position);
-        assert_eq!(next(&mut back).unwrap().lines[0].about.as_deref(), Some("key=b"));
+        let mut back = feed.watch(Some(position));
+        assert!(next(&mut back).unwrap().lines[0].fields.starts_with("key=b "));
 
         for number in 0..MAX_LINES + 5 {
             cache.delete(format!("key {number}")).unwrap();
         }
         let news = next(&mut back).unwrap();
         assert_eq!((news.lines.len(), news.missed), (MAX_LINES, 5));
-        let mut after_restart = feed.watch(1_000_000);
-        assert_eq!(next(&mut after_restart).unwrap().lines.len(), MAX_LINES);
         feed.close();
         assert_eq!(next(&mut back), None);
+    }
+
+    #[test]
+    fn whoever_was_somewhere_else_is_told() {
+        let (feed, cache) = start();
+        let begun = feed.expect();
+        let mut after_restart = feed.watch(Some(Position { since: begun.since - 1, line: 1_000_000 }));
+        cache.delete("a").unwrap();
+        let news = next(&mut after_restart).unwrap();
+        assert_eq!((news.lines.len(), news.missed, news.is_torn), (1, 0, true));
+        cache.delete("b").unwrap();
+        assert!(!next(&mut after_restart).unwrap().is_torn, "once");
+
+        let read = after_restart.position();
+        drop(after_restart);
+        lock(&feed.0.kept).visited = None;
+        feed.rest();
+        cache.delete("while nobody watched").unwrap();
+        let mut back = feed.watch(Some(read));
+        cache.delete("c").unwrap();
+        let news = next(&mut back).unwrap();
+        assert_eq!((news.lines.len(), news.is_torn), (1, true), "{news:?}");
+    }
+
+    #[test]
+    fn what_visitors_send_does_not_fill_the_memory() {
+        let (feed, cache) = start();
+        let mut watcher = feed.watch(None);
+        cache.delete("x".repeat(100_000)).unwrap();
+        let line = next(&mut watcher).unwrap().lines.remove(0);
+        assert_eq!(line.fields.chars().count(), MAX_CHARS + 1);
     }
 }

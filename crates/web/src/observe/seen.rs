@@ -14,10 +14,13 @@ use larder_cache::{
 use serde::Serialize;
 
 use super::lock;
-use crate::state::now_millis;
+use crate::{state::now_millis, text::cut};
 
 /// How many keys are remembered, of all aliases together.
 const MAX_KEYS: usize = 1000;
+
+/// How much of a label is shown.
+const MAX_LABEL_CHARS: usize = 300;
 
 /// The keys, by their name in addresses.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +72,7 @@ impl Observer for Seen {
         let line = Line {
             name: name.clone(),
             kind: key.kind().field(),
-            label: key.label().to_owned(),
+            label: cut(key.label(), MAX_LABEL_CHARS).into_owned(),
             at: now_millis(),
             bytes,
             cost,

@@ -9,7 +9,7 @@ fn the_live_view_shows_what_an_edit_throws_out() {
     let (watcher, editor) = (Browser::staff(&site), Browser::staff(&site));
     site.visitor().page("/objects/1/");
     watcher.go("/admin/live/");
-    watcher.wait_for_text("[data-status]", "Nothing happened yet.");
+    watcher.wait_for_text("[data-count]", "Nothing happened yet.");
     editor.go("/admin/objects/1/change/");
     editor.fill("[name=title]", "Watched");
     editor.click("[name=_save]");
@@ -28,10 +28,8 @@ fn the_live_view_shows_what_an_edit_throws_out() {
     assert_eq!(watcher.js(shown), true);
     watcher.click("[data-pause]");
     editor.go("/objects/2/");
-    watcher.wait_until(
-        "waiting lines",
-        "return /Paused; [1-9]/.test(document.querySelector('[data-status]').textContent)",
-    );
+    watcher
+        .wait_until("waiting lines", "return /Paused; [1-9]/.test(document.querySelector('[data-count]').textContent)");
     assert!(!watcher.text(".lines").contains("/objects/2/"));
     watcher.fill("[name=text]", "/objects/2/");
     watcher.js("const one = document.querySelector('[name=outcome]'); one.value = ''; \
@@ -49,12 +47,28 @@ fn the_lines_of_a_save_stand_beside_its_form() {
     }
     browser.go("/admin/objects/1/change/");
     browser.click(".watch > summary");
-    browser.wait_for_text("[data-status]", "Nothing happened yet.");
+    browser.wait_for_text("[data-count]", "Nothing happened yet.");
     browser.fill("[name=title]", "Cause and effect");
     browser.click("[name=_continue]");
     browser.wait_for_text(".message", "was saved");
     browser.wait_for_text(".lines .invalidation", "object:1");
     browser.screenshot("edit");
+
+    // Folded and unfolded it goes on where it was.
+    let count = "return document.querySelectorAll('.lines li').length";
+    let before = browser.js(count);
+    browser.click(".watch > summary");
+    browser.click(".watch > summary");
+    browser.wait_for_text("[data-status]", "Connected.");
+    site.staff().submit("/admin/labels/1/change/", &[("name", "Once more")]);
+    browser.wait_for_text(".lines .invalidation", "label:1");
+    let twice = "const lines = [...document.querySelectorAll('.lines li')].map((one) => one.textContent); \
+                 return lines.length - new Set(lines).size";
+    assert_eq!(browser.js(twice), 0, "{before}");
+    browser.fill("[name=cause]", "Label#1");
+    let shown = "return [...document.querySelectorAll('.lines li')].filter((one) => !one.hidden) \
+                 .every((one) => one.textContent.includes('post_save Label#1'))";
+    assert_eq!(browser.js(shown), true);
 }
 
 #[test]
