@@ -382,6 +382,12 @@ impl What<'_> {
 pub trait Observer: Send + Sync {
     /// Is told of one decision. A panic in here is caught, and said in the log once.
     fn observe(&self, event: &Event<'_>);
+
+    /// Tells whether it wants to hear of hits and misses now, which are by far the most: if nobody does, look-ups are
+    /// spared what it takes to measure and to tell them. Asked before each one. Yes unless said otherwise.
+    fn wants_look_ups(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) type Observers = Arc<[Box<dyn Observer>]>;
@@ -469,7 +475,8 @@ impl Journal {
 
     /// Tells whether look-ups shall be measured: where somebody wants to know, or the store takes far longer.
     pub(crate) fn times_look_ups(&self, store_may_wait: bool) -> bool {
-        store_may_wait || !self.observers.is_empty() || log::log_enabled!(target: TARGET, Level::Debug)
+        let is_wanted = || self.observers.iter().any(|observer| observer.wants_look_ups());
+        store_may_wait || log::log_enabled!(target: TARGET, Level::Debug) || is_wanted()
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupStats> {
@@ -537,7 +544,8 @@ impl Journal {
             None => log(what, &[("alias", &self.alias)]),
         }
         if !self.observers.is_empty() && !IN_OBSERVER.replace(true) {
-            for observer in &*self.observers {
+            let is_look_up = matches!(what, What::Hit { .. } | What::Miss { .. });
+            for observer in self.observers.iter().filter(|observer| !is_look_up || observer.wants_look_ups()) {
                 observe(&**observer, &self.alias, key, what);
             }
             IN_OBSERVER.set(false);
@@ -593,7 +601,7 @@ fn micros(took: Option<Duration>) -> u128 {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, OnceLock};
+    use std::sync::{Mutex, OnceLock, atomic::AtomicBool};
 
     use super::*;
 
@@ -640,5 +648,34 @@ mod tests {
         }
         assert_eq!(*heard.lock().unwrap(), ["waited", "waited"]);
         assert_eq!(journal.counts().misses, 2);
+    }
+
+    /// Hears of look-ups while it is switched on.
+    struct Switched(Arc<(AtomicBool, Mutex<Vec<&'static str>>)>);
+
+    impl Observer for Switched {
+        fn observe(&self, event: &Event<'_>) {
+            self.0.1.lock().unwrap().push(event.message());
+        }
+
+        fn wants_look_ups(&self) -> bool {
+            self.0.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn look_ups_are_told_and_measured_while_somebody_wants_them() {
+        let switched = Arc::new((AtomicBool::new(false), Mutex::default()));
+        let observers: Observers = vec![Box::new(Switched(Arc::clone(&switched))) as Box<dyn Observer>].into();
+        let journal = Journal::new("default", Clock::system(), observers);
+        let (key, miss) = (Key::from("a"), What::Miss { reason: &MissReason::Absent, took: None });
+        journal.note(&key, miss);
+        journal.note(&key, What::Waited { took: Duration::ZERO });
+        let is_logged = log::log_enabled!(target: TARGET, Level::Debug);
+        assert_eq!(journal.times_look_ups(false), is_logged);
+        switched.0.store(true, Ordering::Relaxed);
+        journal.note(&key, miss);
+        assert!(journal.times_look_ups(false));
+        assert_eq!(*switched.1.lock().unwrap(), ["waited", "miss"]);
     }
 }

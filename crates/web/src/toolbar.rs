@@ -199,7 +199,7 @@ pub async fn toolbar<B: MessageBody + 'static>(
     // The call too, which looks pages up before there is anything to wait for.
     let answer = traced(id, async move { next.call(request).await }).await;
     record.took = begun.elapsed();
-    (record.calls, record.queries) = noting.end();
+    record.noted = noting.end();
     let answer = answer?;
     let outcome = answer.request().extensions().get::<PageOutcome>().map(ToString::to_string);
     record.answered(answer.status(), answer.headers(), outcome);

@@ -31,6 +31,10 @@ struct Noted {
 pub struct Notes;
 
 impl Observer for Notes {
+    fn wants_look_ups(&self) -> bool {
+        false
+    }
+
     fn observe(&self, event: &Event<'_>) {
         if !matches!(event.what, What::Invalidated { .. } | What::InvalidationFailed { .. }) {
             return;

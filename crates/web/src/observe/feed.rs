@@ -154,6 +154,10 @@ impl Feed {
 }
 
 impl Observer for Feed {
+    fn wants_look_ups(&self) -> bool {
+        self.0.is_on.load(Ordering::Relaxed)
+    }
+
     fn observe(&self, event: &Event<'_>) {
         if !self.0.is_on.load(Ordering::Relaxed) {
             return;

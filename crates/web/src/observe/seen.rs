@@ -66,6 +66,10 @@ impl Seen {
 }
 
 impl Observer for Seen {
+    fn wants_look_ups(&self) -> bool {
+        false
+    }
+
     fn observe(&self, event: &Event<'_>) {
         let (What::Stored { bytes, cost, .. }, Some(key)) = (event.what, event.key) else { return };
         let name = name(event.alias, key);

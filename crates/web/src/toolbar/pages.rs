@@ -1,6 +1,10 @@
 //! The pages of the toolbar.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use larder_cache::{Caches, Expiry, Key, explain::Explanation, settings::redacted, template::Templates};
@@ -63,6 +67,7 @@ struct ShownCall {
 #[derive(Serialize)]
 struct EntryNow {
     age: String,
+    /// How much longer it is good.
     left: String,
     tags: Vec<String>,
 }
@@ -80,7 +85,7 @@ pub(super) async fn history(state: web::Data<State>, toolbar: web::Data<Toolbar>
             outcome: record.outcome.clone(),
             hits,
             look_ups,
-            queries: record.queries.len(),
+            queries: record.noted.queries.len() + record.noted.more_queries,
         }
     };
     state.page("toolbar/history.html", &HistoryPage { records: toolbar.0.records.all().iter().map(line).collect() })
@@ -94,14 +99,14 @@ pub(super) async fn request(
     let record = toolbar.0.records.get(*id).ok_or(Failure::NotFound)?;
     let (caches, templates, looked_at) = (state.caches.clone(), state.templates.clone(), Arc::clone(&record));
     let look = move || {
-        let mut entries = entries(&caches, &looked_at.calls);
-        let calls = looked_at.calls.iter().map(|call| ShownCall {
+        let mut entries = entries(&caches, &looked_at.noted.calls);
+        let calls = looked_at.noted.calls.iter().map(|call| ShownCall {
             place: if call.level == "fragment" { in_template(&templates, &call.label) } else { call.place.line() },
             // Once; the calls after it are about the same.
             entry: call.key.as_ref().and_then(|key| entries.remove(&(&*call.alias, key))),
         });
         let calls: Vec<ShownCall> = calls.collect();
-        let places: Vec<Option<String>> = looked_at.queries.iter().map(|query| query.place.line()).collect();
+        let places: Vec<Option<String>> = looked_at.noted.queries.iter().map(|query| query.place.line()).collect();
         (calls, places)
     };
     let (calls, places) = web::block(look).await?;
@@ -109,7 +114,7 @@ pub(super) async fn request(
         summary: record.summary(record.at),
         calls,
         places,
-        sql_took: shown_ms(record.queries.iter().map(|query| query.took_ms).sum()),
+        sql_took: shown_ms(record.noted.queries.iter().map(|query| query.took_ms).sum()),
         settings: settings(&state),
         token: toolbar.0.token.clone(),
         is_get: record.method == "GET",
@@ -131,8 +136,12 @@ fn in_template(templates: &Templates, label: &str) -> Option<String> {
 /// Looks at the entries of calls as they are now.
 fn entries<'c>(caches: &Caches, calls: &'c [Call]) -> HashMap<(&'c str, &'c Key<'static>), EntryNow> {
     let mut entries = HashMap::new();
-    for call in calls {
-        let Some(key) = call.key.as_ref().filter(|_| entries.len() < MAX_EXPLAINED) else { continue };
+    let keys = calls.iter().filter_map(|call| Some((call, call.key.as_ref()?)));
+    let mut looked_at = HashSet::new();
+    for (call, key) in keys {
+        if looked_at.len() == MAX_EXPLAINED || !looked_at.insert((&call.alias, key)) {
+            continue;
+        }
         let explained = caches.get(&call.alias).and_then(|cache| cache.blocking().explain(key.clone()));
         if let Some(entry) = explained.ok().and_then(entry_now) {
             entries.insert((&*call.alias, key), entry);
@@ -146,10 +155,10 @@ fn entry_now(explanation: Explanation) -> Option<EntryNow> {
     // Of a page its headers say how long it is fresh; the entry says how long it is kept.
     let end = if entry.fresh_until == Expiry::Never { entry.kept_until } else { entry.fresh_until };
     let left = match end {
-        Expiry::Never => "for ever".to_owned(),
+        Expiry::Never => "kept for ever".to_owned(),
         Expiry::At(end) => match end.saturating_since(now) {
             Duration::ZERO => "stale".to_owned(),
-            left => length(left),
+            left => format!("{} left", length(left)),
         },
     };
     let tags = entry.tags.into_iter().map(|tag| tag.name).collect();

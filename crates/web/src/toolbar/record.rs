@@ -50,7 +50,7 @@ pub(super) struct Noting {
 
 impl Noting {
     /// Returns what was noted.
-    pub(super) fn end(self) -> (Vec<Call>, Vec<Statement>) {
+    pub(super) fn end(self) -> Noted {
         self.records.end(self.id)
     }
 }
@@ -64,8 +64,17 @@ impl Drop for Noting {
 #[derive(Debug)]
 struct Open {
     begun: Instant,
-    calls: Vec<Call>,
-    queries: Vec<Statement>,
+    noted: Noted,
+}
+
+/// What was done for a request.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Noted {
+    pub(super) calls: Vec<Call>,
+    pub(super) queries: Vec<Statement>,
+    /// How many more there were of both.
+    pub(super) more_calls: usize,
+    pub(super) more_queries: usize,
 }
 
 /// A request and its answer.
@@ -89,8 +98,8 @@ pub(super) struct Record {
     pub(super) made_in_ms: Option<f64>,
     /// What it took without a cache, if it was made so.
     pub(super) without_cache_ms: Option<f64>,
-    pub(super) calls: Vec<Call>,
-    pub(super) queries: Vec<Statement>,
+    #[serde(flatten)]
+    pub(super) noted: Noted,
     pub(super) asked: Vec<(String, String)>,
     pub(super) answered: Vec<(String, String)>,
 }
@@ -139,25 +148,25 @@ pub(super) struct Statement {
 impl Records {
     /// Notes what is done for a request, until what is returned is dropped.
     pub(super) fn begin(&self, id: u64) -> Noting {
-        let open = Open { begun: Instant::now(), calls: Vec::new(), queries: Vec::new() };
+        let open = Open { begun: Instant::now(), noted: Noted::default() };
         lock(&self.0.open).insert(id, open);
         Noting { records: self.clone(), id }
     }
 
     /// Returns what was noted.
-    fn end(&self, id: u64) -> (Vec<Call>, Vec<Statement>) {
-        let Some(open) = lock(&self.0.open).remove(&id) else { return Default::default() };
-        let mut queries = open.queries;
+    fn end(&self, id: u64) -> Noted {
+        let Some(Open { mut noted, .. }) = lock(&self.0.open).remove(&id) else { return Noted::default() };
+        let queries = &mut noted.queries;
         let mut times: HashMap<String, usize> = HashMap::new();
-        for query in &queries {
+        for query in &*queries {
             *times.entry(query.with_values.clone()).or_default() += 1;
         }
-        for query in &mut queries {
+        for query in queries {
             query.times = times[&query.with_values];
             // There may be what lets somebody in.
             query.with_values = String::new();
         }
-        (open.calls, queries)
+        noted
     }
 
     pub(super) fn keep(&self, record: Arc<Record>) {
@@ -177,7 +186,7 @@ impl Records {
 
     /// Notes a statement of the database.
     pub(crate) fn query(&self, query: &Query<'_>) {
-        let Some(id) = trace() else { return };
+        let Some(id) = self.asker(|noted| (noted.queries.len(), &mut noted.more_queries)) else { return };
         let statement = Statement {
             sql: query.statement().to_owned(),
             with_values: query.sql.to_owned(),
@@ -186,15 +195,31 @@ impl Records {
             times: 1,
             place: Place::here(),
         };
-        if let Some(open) = lock(&self.0.open).get_mut(&id).filter(|open| open.queries.len() < MAX_CALLS) {
-            open.queries.push(statement);
+        if let Some(open) = lock(&self.0.open).get_mut(&id) {
+            open.noted.queries.push(statement);
         }
+    }
+
+    /// Returns for which request something is done here, if there is still room to note it; else it is counted.
+    fn asker(&self, room: impl FnOnce(&mut Noted) -> (usize, &mut usize)) -> Option<u64> {
+        let id = trace()?;
+        let mut open = lock(&self.0.open);
+        let (count, more) = room(&mut open.get_mut(&id)?.noted);
+        if count < MAX_CALLS {
+            return Some(id);
+        }
+        *more += 1;
+        None
     }
 }
 
 impl Observer for Records {
+    fn wants_look_ups(&self) -> bool {
+        trace().is_some()
+    }
+
     fn observe(&self, event: &Event<'_>) {
-        let Some(id) = trace() else { return };
+        let Some(id) = self.asker(|noted| (noted.calls.len(), &mut noted.more_calls)) else { return };
         let is_hit = match event.what {
             What::Hit { .. } => Some(true),
             What::Miss { .. } => Some(false),
@@ -230,8 +255,8 @@ impl Observer for Records {
             key: event.key.filter(|key| key.kind() != Kind::Tag).map(|key| key.clone().into_owned()),
             place: Place::here(),
         };
-        if let Some(open) = lock(&self.0.open).get_mut(&id).filter(|open| open.calls.len() < MAX_CALLS) {
-            open.calls.push(Call { after: open.begun.elapsed(), ..call });
+        if let Some(open) = lock(&self.0.open).get_mut(&id) {
+            open.noted.calls.push(Call { after: open.begun.elapsed(), ..call });
         }
     }
 }
@@ -250,8 +275,7 @@ impl Record {
             made_at: None,
             made_in_ms: None,
             without_cache_ms: None,
-            calls: Vec::new(),
-            queries: Vec::new(),
+            noted: Noted::default(),
             asked: headers(asked),
             answered: Vec::new(),
         }
@@ -262,7 +286,7 @@ impl Record {
         self.status = status.as_u16();
         self.answered = headers(headers_);
         self.outcome = outcome;
-        let saved = self.calls.iter().find_map(|call| call.saved);
+        let saved = self.noted.calls.iter().find_map(|call| call.saved);
         if let Some(saved) = saved {
             let age: i64 = headers_.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
             self.made_at = Some(now_millis() - age * 1000);
@@ -270,7 +294,7 @@ impl Record {
         }
     }
 
-    /// Says in a line what it took: `2.3 ms from cache, 2,013 ms when made at 16:02:11`.
+    /// Says in a line what it took: `2.3 ms from cache, 2,013 ms when made at 16:02:11 UTC`.
     pub(super) fn summary(&self, now: i64) -> String {
         if let Some(took) = self.without_cache_ms {
             return format!("{} without any cache", shown_ms(took));
@@ -286,7 +310,7 @@ impl Record {
 
     /// Counts the look-ups that found something, and all of them.
     pub(super) fn look_ups(&self) -> (usize, usize) {
-        let found = self.calls.iter().filter_map(|call| call.is_hit);
+        let found = self.noted.calls.iter().filter_map(|call| call.is_hit);
         found.fold((0, 0), |(hits, all), is_hit| (hits + usize::from(is_hit), all + 1))
     }
 }
@@ -309,7 +333,7 @@ fn headers(headers: &HeaderMap) -> Vec<(String, String)> {
 fn time_of_day(at: i64, now: i64) -> String {
     let zoned = |millis| Timestamp::from_millisecond(millis).unwrap_or_default().to_zoned(TimeZone::UTC);
     let (at, now) = (zoned(at), zoned(now));
-    let format = if at.date() == now.date() { "%H:%M:%S" } else { "%-d %b, %H:%M:%S" };
+    let format = if at.date() == now.date() { "%H:%M:%S UTC" } else { "%-d %b, %H:%M:%S UTC" };
     at.strftime(format).to_string()
 }
 
@@ -328,14 +352,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use actix_web::http::header::{COOKIE, HeaderValue};
+    use larder_cache::{Caches, dependencies::traced, settings::AliasSettings};
 
     use super::*;
 
     #[test]
     fn times_read_well() {
         let day = 24 * 60 * 60 * 1000;
-        assert_eq!(time_of_day(57_731_000, day - 1), "16:02:11");
-        assert_eq!(time_of_day(57_731_000, day), "1 Jan, 16:02:11");
+        assert_eq!(time_of_day(57_731_000, day - 1), "16:02:11 UTC");
+        assert_eq!(time_of_day(57_731_000, day), "1 Jan, 16:02:11 UTC");
     }
 
     #[test]
@@ -347,13 +372,30 @@ mod tests {
     #[test]
     fn what_is_done_for_no_request_is_not_noted() {
         let records = Records::default();
-        let (calls, queries) = records.begin(7).end();
-        assert!(calls.is_empty() && queries.is_empty());
+        let noted = records.begin(7).end();
+        assert!(noted.calls.is_empty() && noted.queries.is_empty());
         drop(records.begin(8));
         assert!(lock(&records.0.open).is_empty(), "who leaves leaves nothing behind");
         let record = |id| Arc::new(Record::new(id, &Method::GET, &Uri::from_static("/"), &HeaderMap::new()));
         (0..100).for_each(|id| records.keep(record(id)));
         assert_eq!((records.all().len(), records.all()[0].id), (MAX_RECORDS, 99));
         assert!(records.get(99).is_some() && records.get(1).is_none());
+    }
+
+    #[test]
+    fn what_is_too_much_is_counted() {
+        let records = Records::default();
+        let caches = Caches::builder().alias("default", AliasSettings::default()).observer(records.clone()).build();
+        let cache = caches.unwrap().default_cache().blocking();
+        let noting = records.begin(7);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(traced(7, async {
+            for number in 0..MAX_CALLS + 5 {
+                cache.delete(number.to_string()).unwrap();
+            }
+        }));
+        cache.delete("for nobody").unwrap();
+        let noted = noting.end();
+        assert_eq!((noted.calls.len(), noted.more_calls), (MAX_CALLS, 5));
     }
 }
