@@ -33,6 +33,9 @@ use crate::{
     timeout::Expiry,
 };
 
+/// One of how many look-ups is measured that nobody asks about and that take less than measuring them.
+const SAMPLE_OF: u32 = 64;
+
 /// The log target of cache decisions, for operators to subscribe to: `RUST_LOG=cache=debug`.
 pub const TARGET: &str = "cache";
 
@@ -473,10 +476,11 @@ impl Journal {
         }
     }
 
-    /// Tells whether look-ups shall be measured: where somebody wants to know, or the store takes far longer.
+    /// Tells whether a look-up shall be measured: where the store takes far longer than that, or somebody wants to know,
+    /// and else one of several.
     pub(crate) fn times_look_ups(&self, store_may_wait: bool) -> bool {
         let is_wanted = || self.observers.iter().any(|observer| observer.wants_look_ups());
-        store_may_wait || log::log_enabled!(target: TARGET, Level::Debug) || is_wanted()
+        store_may_wait || log::log_enabled!(target: TARGET, Level::Debug) || is_wanted() || is_sample()
     }
 
     pub(crate) fn groups(&self) -> Vec<GroupStats> {
@@ -556,6 +560,16 @@ impl Journal {
 thread_local! {
     /// Whether this thread is inside an observer.
     static IN_OBSERVER: Cell<bool> = const { Cell::new(false) };
+
+    /// How many look-ups this thread has not measured since the last one that it did.
+    static NOT_MEASURED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Tells of every so many calls on a thread that it is the one.
+fn is_sample() -> bool {
+    let count = NOT_MEASURED.get() + 1;
+    NOT_MEASURED.set(count % SAMPLE_OF);
+    count == SAMPLE_OF
 }
 
 fn observe(observer: &dyn Observer, alias: &str, key: Option<&Key<'_>>, what: &What<'_>) {
@@ -673,9 +687,11 @@ mod tests {
         journal.note(&key, What::Waited { took: Duration::ZERO });
         let is_logged = log::log_enabled!(target: TARGET, Level::Debug);
         assert_eq!(journal.times_look_ups(false), is_logged);
+        let measured = (0..640).filter(|_| journal.times_look_ups(false)).count();
+        assert!(is_logged || measured == 10, "{measured}");
         switched.0.store(true, Ordering::Relaxed);
         journal.note(&key, miss);
-        assert!(journal.times_look_ups(false));
+        assert!((0..100).all(|_| journal.times_look_ups(false)));
         assert_eq!(*switched.1.lock().unwrap(), ["waited", "miss"]);
     }
 }

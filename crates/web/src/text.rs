@@ -5,7 +5,8 @@ use std::{borrow::Cow, time::Duration};
 /// Writes a length of time for people: `2.0 s`, `150 ms`, `12 µs`.
 pub fn length(time: Duration) -> String {
     match time.as_micros() {
-        0 => "0".to_owned(),
+        0 if time.is_zero() => "0".to_owned(),
+        0 => format!("{} ns", time.as_nanos()),
         micros @ 1..1_000 => format!("{micros} µs"),
         1_000..10_000 => format!("{:.1} ms", time.as_secs_f64() * 1000.0),
         10_000..1_000_000 => format!("{} ms", time.as_millis()),
@@ -48,6 +49,7 @@ mod tests {
         let texts =
             [0, 12, 1_500, 150_000, 2_000_000, 600_000_000, 86_400_000_000].map(|us| length(Duration::from_micros(us)));
         assert_eq!(texts, ["0", "12 µs", "1.5 ms", "150 ms", "2.0 s", "10 min", "24 h"]);
+        assert_eq!(length(Duration::from_nanos(340)), "340 ns");
     }
 
     #[test]

@@ -45,8 +45,10 @@ pub struct GroupStats {
     pub stale_hits: u64,
     /// Look-ups that found nothing of use, by the name of the reason.
     pub misses: Vec<(&'static str, u64)>,
-    /// How long the look-ups took that were measured: those of stores that may wait, and all of them while they are
-    /// logged or observed.
+    /// How many look-ups were measured: those of stores that may wait, all of them while they are logged or observed, and
+    /// else one of several.
+    pub timed_look_ups: u64,
+    /// How long these took.
     pub look_up_time: Duration,
     /// Callers who waited for another one's load.
     pub waits: u64,
@@ -95,6 +97,7 @@ struct Tally {
     fresh_hits: AtomicU64,
     stale_hits: AtomicU64,
     misses: [AtomicU64; MissReason::NAMES.len()],
+    timed_look_ups: AtomicU64,
     look_up_nanos: AtomicU64,
     waits: AtomicU64,
     wait_micros: AtomicU64,
@@ -168,6 +171,7 @@ impl Group {
             hits: fresh_hits + stale_hits,
             stale_hits,
             misses: MissReason::NAMES.into_iter().zip(tally.misses.iter().map(read)).filter(|(_, n)| *n > 0).collect(),
+            timed_look_ups: read(&tally.timed_look_ups),
             look_up_time: Duration::from_nanos(read(&tally.look_up_nanos)),
             waits: read(&tally.waits),
             wait_time: Duration::from_micros(read(&tally.wait_micros)),
@@ -187,6 +191,7 @@ impl Tally {
     fn looked_up(&self, took: Option<Duration>) {
         if let Some(took) = took {
             let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+            self.timed_look_ups.fetch_add(1, Ordering::Relaxed);
             self.look_up_nanos.fetch_add(nanos, Ordering::Relaxed);
         }
     }
@@ -233,16 +238,30 @@ impl Tally {
 }
 
 impl GroupStats {
+    /// Returns how many look-ups there were, found or not.
+    pub fn look_ups(&self) -> u64 {
+        self.hits + self.misses.iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    /// Returns what a look-up takes, of those that were measured.
+    pub fn average_look_up(&self) -> Option<Duration> {
+        self.look_up_time.checked_div(u32::try_from(self.timed_look_ups).ok()?)
+    }
+
+    /// Returns what a load takes.
+    pub fn average_load(&self) -> Option<Duration> {
+        self.load_time.checked_div(u32::try_from(self.loads + self.load_failures).ok()?)
+    }
+
     /// Returns the seconds that the cache saved: what the hits would have taken to load, less what looking up took.
     /// Negative if the values are cheaper to load than to look up.
     pub fn saved_seconds(&self) -> f64 {
-        self.saved.as_secs_f64() - self.look_up_time.as_secs_f64()
+        let looking = self.average_look_up().map_or(0.0, |average| average.as_secs_f64() * self.look_ups() as f64);
+        self.saved.as_secs_f64() - looking
     }
 
     fn is_used(&self) -> bool {
-        let misses: u64 = self.misses.iter().map(|(_, count)| count).sum();
-        self.hits
-            + misses
+        self.look_ups()
             + self.waits
             + self.stored
             + self.loads

@@ -20,7 +20,8 @@ pub(crate) fn render(aliases: &[Counted<'_>]) -> String {
             }
         }
     });
-    let plain: [(&str, &str, Count); 11] = [
+    let plain: [(&str, &str, Count); 12] = [
+        ("timed_look_ups", "Look-ups that were measured.", |group| group.timed_look_ups as f64),
         ("look_up_seconds", "What look-ups took, where they were measured.", |group| group.look_up_time.as_secs_f64()),
         ("waits", "Callers who waited for another one's load.", |group| group.waits as f64),
         ("wait_seconds", "How long they waited.", |group| group.wait_time.as_secs_f64()),

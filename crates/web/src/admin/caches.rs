@@ -281,22 +281,23 @@ fn shown_bar((position, bar): (usize, Bar)) -> ShownBar {
 
 /// Returns the groups that save most.
 fn worth(groups: &[GroupStats]) -> Vec<Group> {
-    let mut groups: Vec<&GroupStats> = groups.iter().filter(|group| group.saved > group.look_up_time).collect();
-    groups.sort_by_key(|group| std::cmp::Reverse(group.saved.saturating_sub(group.look_up_time)));
-    let shown = |group: &&GroupStats| shown_group(group, length(group.saved.saturating_sub(group.look_up_time)));
+    let mut groups: Vec<(f64, &GroupStats)> = groups.iter().map(|group| (group.saved_seconds(), group)).collect();
+    groups.retain(|(saved, _)| *saved > 0.0);
+    groups.sort_by(|(one, _), (two, _)| two.total_cmp(one));
+    let shown = |(saved, group): &(f64, &GroupStats)| shown_group(group, length(Duration::from_secs_f64(*saved)));
     groups.iter().take(MAX_GROUPS).map(shown).collect()
 }
 
 /// Returns the groups that cost more than they save.
 fn waste(groups: &[GroupStats]) -> Vec<Group> {
     let verdict = |group: &GroupStats| {
-        let (look_up, load) = averages(group)?;
-        if group.hits == 0 && group.stored > 1 {
-            return Some((group.load_time, format!("stored {} times, never asked for again", group.stored)));
+        if group.hits == 0 {
+            let is_useless = group.stored > 1;
+            return is_useless.then(|| (group.load_time, format!("stored {} times, never found", group.stored)));
         }
-        let lost = group.look_up_time.saturating_sub(group.saved);
-        (group.hits > 0 && load < look_up)
-            .then(|| (lost, format!("cheaper to make than to look up: lost {}", length(lost))))
+        // Of what was only ever set nobody knows what it takes to make.
+        let lost = Duration::try_from_secs_f64(-group.saved_seconds()).ok().filter(|_| group.loads > 0)?;
+        (!lost.is_zero()).then(|| (lost, format!("cheaper to make than to look up: lost {}", length(lost))))
     };
     let mut found: Vec<(&GroupStats, (Duration, String))> =
         groups.iter().filter_map(|group| Some((group, verdict(group)?))).collect();
@@ -304,31 +305,16 @@ fn waste(groups: &[GroupStats]) -> Vec<Group> {
     found.into_iter().take(MAX_GROUPS).map(|(group, (_, verdict))| shown_group(group, verdict)).collect()
 }
 
-/// Returns what a look-up and a load of a group take on average, where both are known.
-fn averages(group: &GroupStats) -> Option<(Duration, Duration)> {
-    let look_up = group.look_up_time.checked_div(u32::try_from(look_ups(group)).ok()?)?;
-    let load = group.load_time.checked_div(u32::try_from(group.loads).ok()?)?;
-    Some((look_up, load))
-}
-
-fn look_ups(group: &GroupStats) -> u64 {
-    group.hits + missed(group)
-}
-
-fn missed(group: &GroupStats) -> u64 {
-    group.misses.iter().map(|(_, count)| count).sum()
-}
-
 fn shown_group(group: &GroupStats, verdict: String) -> Group {
-    let average = averages(group);
+    let shown = |time: Option<Duration>| time.map_or_else(|| "–".to_owned(), length);
     Group {
         kind: group.kind.field(),
         name: group.group.clone(),
         hits: group.hits,
-        misses: missed(group),
-        percent: percent(group.hits, look_ups(group)),
-        look_up: average.map_or_else(|| "–".to_owned(), |(look_up, _)| length(look_up)),
-        load: average.map_or_else(|| "–".to_owned(), |(_, load)| length(load)),
+        misses: group.look_ups() - group.hits,
+        percent: percent(group.hits, group.look_ups()),
+        look_up: shown(group.average_look_up()),
+        load: shown(group.average_load()),
         verdict,
     }
 }
