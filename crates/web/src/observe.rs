@@ -40,6 +40,6 @@ impl Observed {
 }
 
 /// Locks, whether or not somebody panicked meanwhile: what is kept here is whole after every statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

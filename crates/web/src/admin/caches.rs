@@ -119,8 +119,9 @@ struct KeyPage {
     key: String,
     name: String,
     label: String,
+    /// `hit`, `stale` or `miss`.
+    badge: &'static str,
     verdict: &'static str,
-    is_hit: bool,
     text: String,
     facts: Vec<(&'static str, String)>,
     tags: Vec<Tag>,
@@ -345,6 +346,14 @@ pub(super) async fn key(
 ) -> Result<HttpResponse, Failure> {
     staff.require_caches()?;
     let cache = handle(&state, &alias)?;
+    if asked.name.is_empty() && asked.key.trim().is_empty() {
+        return back_with(&staff, &href(&alias), Message::warning("Enter a key."));
+    }
+    if asked.name.is_empty() && asked.key.starts_with('/') {
+        // A page has as many keys as its visitors differ: here are those that this process knows.
+        let query = serde_html_form::to_string([("find", &asked.key)]).unwrap_or_default();
+        return Ok(see_other(&format!("{}?{query}", href(&alias))));
+    }
     let Some(key) = asked.find(&state, &alias) else { return forgotten(&staff, &alias) };
     let explained = web::block(move || cache.explain(key)).await?;
     let explanation = match explained {
@@ -369,7 +378,10 @@ fn key_page(staff: &Staff, explanation: Explanation, asked: Asked) -> Result<Key
         };
         facts.push(("Age", length(now.saturating_since(entry.created))));
         facts.push(("Took to make", length(entry.cost)));
-        facts.push(("Fresh for", left(entry.fresh_until)));
+        // Of a page its headers say that.
+        if entry.fresh_until != larder_cache::Expiry::Never {
+            facts.push(("Fresh for", left(entry.fresh_until)));
+        }
         facts.push(("Kept for", left(entry.kept_until)));
         let packed = if entry.compressed { ", compressed" } else { "" };
         facts.push(("Size", format!("{} bytes of {}{packed}", entry.bytes, entry.format)));
@@ -384,10 +396,10 @@ fn key_page(staff: &Staff, explanation: Explanation, asked: Asked) -> Result<Key
             })
             .collect();
     }
-    let (verdict, is_hit) = match explanation.verdict {
-        Verdict::Fresh => ("A look-up hits", true),
-        Verdict::Stale => ("A look-up hits where stale values are served, else it misses", true),
-        _ => ("A look-up misses", false),
+    let (badge, verdict) = match explanation.verdict {
+        Verdict::Fresh => ("hit", "A look-up hits"),
+        Verdict::Stale => ("stale", "A look-up hits where stale values are served, else it misses"),
+        _ => ("miss", "A look-up misses"),
     };
     let label = explanation.key.split_once('=').map_or("", |(_, label)| label).to_owned();
     Ok(KeyPage {
@@ -396,8 +408,8 @@ fn key_page(staff: &Staff, explanation: Explanation, asked: Asked) -> Result<Key
         key: asked.key,
         name: asked.name,
         label,
+        badge,
         verdict,
-        is_hit,
         text: explanation.to_string(),
         facts,
         tags,

@@ -8,6 +8,9 @@ use serde_json::Value;
 /// Stands for the whole form among its errors, as in Django.
 pub(super) const WHOLE_FORM: &str = "__all__";
 
+/// How many names a page lists before it counts the rest.
+pub(super) const MAX_NAMES: u32 = 50;
+
 /// A description, to which the pages of the admin are made.
 pub(super) struct ModelAdmin<M: Model> {
     /// The last part of its addresses: `objects`.
@@ -252,5 +255,20 @@ pub(super) fn refusal(text: &str) -> Error {
 pub(super) struct Dependents {
     /// What happens to them: `These objects will be in no category`.
     pub(super) what: &'static str,
+    /// The table that they are in, which is what permissions name.
+    #[serde(skip)]
+    pub(super) table: &'static str,
+    /// The names of the first ones.
     pub(super) names: Vec<String>,
+    /// How many more there are.
+    pub(super) more: i64,
+}
+
+impl Dependents {
+    /// Says what happens to so many rows, of which these are the first.
+    pub(super) fn new<'m, M: Model>(what: &'static str, count: i64, first: impl IntoIterator<Item = &'m M>) -> Self {
+        let names: Vec<String> = first.into_iter().map(M::label).collect();
+        let more = count - i64::try_from(names.len()).unwrap_or(0);
+        Dependents { what, table: M::TABLE, names, more }
+    }
 }

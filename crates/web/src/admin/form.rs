@@ -171,6 +171,11 @@ async fn save(
             let names = model.names();
             session::add_message(&staff.session, message(staff, &stored, pk, effects))?;
             let list = names.list_href();
+            // Who may add may not always see.
+            if !model.allows(&staff.asker, Verb::View) {
+                let another = format!("{list}add/");
+                return Ok(see_other(if text("_addanother").is_empty() { "/admin/" } else { &another }));
+            }
             Ok(see_other(&match (text("_continue").is_empty(), text("_addanother").is_empty()) {
                 (false, _) => with_query(&format!("{list}{}/change/", stored.pk), &back),
                 (_, false) => with_query(&format!("{list}add/"), &back),

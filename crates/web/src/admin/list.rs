@@ -1,15 +1,21 @@
 //! The list of a model: searched, filtered, ordered, page by page, and what is done with several rows at once.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use larder_models::Verb;
 use serde::Serialize;
 
 use super::{
-    csrf, find,
+    csrf,
+    describe::MAX_NAMES,
+    find,
     form::{not_done, saved_message},
-    registry::{Asked, Doomed, Listed, Names, Registered, Sent, ShownFilter},
+    registry::{Asked, Doomed, Listed, Names, Registered, Sent, ShownColumn, ShownFilter, ShownRow},
     staff::{Frame, Staff},
 };
 use crate::{
@@ -23,8 +29,8 @@ const SEARCH: &str = "q";
 const ORDER: &str = "o";
 const PAGE: &str = "p";
 
-/// How many names a page lists before it counts the rest.
-const MAX_NAMES: usize = 50;
+/// How many rows of a table are read at once.
+const EXPORTED_AT_ONCE: usize = 500;
 
 /// The action that every model has.
 const DELETE: &str = "delete";
@@ -37,7 +43,7 @@ struct ListPage {
     frame: Frame,
     names: Names,
     columns: Vec<Column>,
-    rows: Vec<super::registry::ShownRow>,
+    rows: Vec<ShownRow>,
     filters: Vec<Filter>,
     asked: Shown,
     total: i64,
@@ -72,11 +78,11 @@ struct Column {
 #[derive(Serialize)]
 struct Filter {
     label: &'static str,
-    options: Vec<Option_>,
+    options: Vec<Choice>,
 }
 
 #[derive(Serialize)]
-struct Option_ {
+struct Choice {
     label: String,
     href: String,
     is_chosen: bool,
@@ -92,10 +98,10 @@ pub(super) async fn list(
     staff.require(model, Verb::View)?;
     let asked = asked(&query);
     let ask = asked.clone();
-    let Listed { columns, rows, filters, total, page, pages } = state.read(move |db| model.list(db, &ask)).await?;
+    let Listed { rows, filters, total, page, pages } = state.read(move |db| model.list(db, &ask)).await?;
     let names = model.names();
     let at = |page: u32| Asked { page, ..asked.clone() };
-    let column = |column: super::registry::ShownColumn| {
+    let column = |column: ShownColumn| {
         let (descending, by) = asked.order.strip_prefix('-').map_or((false, &*asked.order), |by| (true, by));
         let direction = (by == column.name).then_some(if descending { "descending" } else { "ascending" });
         // A second click turns the order round.
@@ -106,7 +112,7 @@ pub(super) async fn list(
     let is_narrowed = !asked.search.is_empty() || filters.iter().any(|filter| filter.chosen.is_some());
     let page = ListPage {
         frame: Frame::of(&staff.session)?,
-        columns: columns.into_iter().map(column).collect(),
+        columns: model.columns().into_iter().map(column).collect(),
         rows,
         filters: filters.into_iter().map(|filter| shown(&names, &asked, filter)).collect(),
         total,
@@ -144,8 +150,8 @@ fn shown(names: &Names, asked: &Asked, filter: ShownFilter) -> Filter {
         };
         address(names, &asked)
     };
-    let all = Option_ { label: "All".to_owned(), href: href(None), is_chosen: filter.chosen.is_none() };
-    let option = |choice: &super::describe::Choice| Option_ {
+    let all = Choice { label: "All".to_owned(), href: href(None), is_chosen: filter.chosen.is_none() };
+    let option = |choice: &super::describe::Choice| Choice {
         label: choice.label.clone(),
         href: href(Some(&choice.value)),
         is_chosen: filter.chosen.as_deref() == Some(&*choice.value),
@@ -197,18 +203,32 @@ pub(super) struct DeletePage {
     frame: Frame,
     names: Names,
     doomed: Doomed,
+    count: usize,
+    /// How many names are left out.
     more: usize,
     back: String,
     /// Where the answer is sent.
     href: String,
+    /// What all rows were that a list shows, if they are meant: their numbers would be too many for a form.
+    all: Option<String>,
+    /// Whether they have become others since they were asked for.
+    has_changed: bool,
 }
 
 impl DeletePage {
     pub(super) fn new(frame: Frame, names: Names, mut doomed: Doomed, back: String, href: String) -> Self {
-        let more = doomed.names.len().saturating_sub(MAX_NAMES);
-        doomed.names.truncate(MAX_NAMES);
-        DeletePage { frame, names, doomed, more, back, href }
+        let count = doomed.names.len();
+        doomed.names.truncate(MAX_NAMES as usize);
+        let more = count - doomed.names.len();
+        DeletePage { frame, names, doomed, count, more, back, href, all: None, has_changed: false }
     }
+}
+
+/// Returns a mark of these rows, by which it can be told later whether they are others.
+fn mark(pks: &[i64]) -> String {
+    let mut hasher = DefaultHasher::new();
+    pks.iter().collect::<BTreeSet<_>>().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// Does something with the rows that were ticked, or with all that the list shows on its pages.
@@ -228,22 +248,26 @@ pub(super) async fn act(
     let names = model.names();
     let list = back_to(&names, &back);
     let ticked: Vec<i64> = sent.get("pk").into_iter().flatten().filter_map(|pk| pk.parse().ok()).collect();
-    let pks = match text("all") {
-        "" => ticked,
-        _ => {
-            let asked = came_from(&back);
-            state.read(move |db| model.pks(db, &asked)).await?
-        }
+    let is_all = !text("all").is_empty();
+    let pks = if is_all {
+        let asked = came_from(&back);
+        state.read(move |db| model.pks(db, &asked)).await?
+    } else {
+        ticked
     };
     if pks.is_empty() {
         session::add_message(&staff.session, Message::warning(format!("Tick some {} first.", names.many)))?;
         return Ok(see_other(&list));
     }
-    if action == DELETE && text("confirmed").is_empty() {
+    let all = is_all.then(|| mark(&pks));
+    let has_changed = all.as_ref().is_some_and(|all| *all != text("all"));
+    let is_confirmed = !text("confirmed").is_empty();
+    if action == DELETE && (!is_confirmed || has_changed) {
         let asker = staff.asker.clone();
         let doomed = state.read(move |db| model.dependents(db, &asker, &pks)).await?;
         let href = format!("{}action/", names.list_href());
         let page = DeletePage::new(Frame::of(&staff.session)?, names, doomed, back, href);
+        let page = DeletePage { all, has_changed: is_confirmed, ..page };
         return state.page("admin/delete.html", &page);
     }
     let asker = staff.asker.clone();
@@ -280,7 +304,7 @@ pub(super) fn sent(body: &[u8]) -> Result<Sent, Failure> {
     Ok(sent)
 }
 
-/// Sends what a list shows on all its pages as a table.
+/// Sends what a list shows on all its pages as a table, part by part as it is read.
 pub(super) async fn export(
     state: web::Data<State>,
     staff: Staff,
@@ -289,31 +313,39 @@ pub(super) async fn export(
 ) -> Result<HttpResponse, Failure> {
     let model = find(&path)?;
     staff.require(model, Verb::View)?;
-    let mut asked = asked(&query);
-    let table = state.read(move |db| {
-        let mut table = String::new();
-        asked.page = 1;
-        loop {
-            let listed = model.list(db, &asked)?;
-            if asked.page == 1 {
-                let labels = listed.columns.iter().map(|column| column.label.to_owned());
-                write_line(&mut table, ["Number".to_owned()].into_iter().chain(labels));
-            }
-            for row in &listed.rows {
-                let values = row.values.iter().zip(&listed.columns).map(|(value, column)| cell(value, column.kind));
-                write_line(&mut table, [row.pk.to_string()].into_iter().chain(values));
-            }
-            if asked.page >= listed.pages {
-                return Ok(table);
-            }
-            asked.page += 1;
+    let asked = asked(&query);
+    // First which rows, so that each is there once, whoever writes meanwhile and however slowly this is received.
+    let pks = state.read(move |db| model.pks(db, &asked)).await?;
+    let parts: Vec<Vec<i64>> = pks.chunks(EXPORTED_AT_ONCE).map(<[i64]>::to_vec).collect();
+    let head = stream::once(future::ready(Ok(head(&model.columns()))));
+    let lines = stream::iter(parts).then(move |pks| {
+        let state = state.clone();
+        async move {
+            let rows = state.read(move |db| model.rows(db, &pks)).await?;
+            Ok::<_, Failure>(lines(&model.columns(), &rows))
         }
     });
     let file = format!("attachment; filename=\"{}.csv\"", model.names().path);
     Ok(HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/csv; charset=utf-8"))
         .insert_header((header::CONTENT_DISPOSITION, file))
-        .body(table.await?))
+        .streaming(head.chain(lines).map_ok(web::Bytes::from)))
+}
+
+fn head(columns: &[ShownColumn]) -> String {
+    let mut table = String::new();
+    let labels = columns.iter().map(|column| column.label.to_owned());
+    write_line(&mut table, ["Number".to_owned()].into_iter().chain(labels));
+    table
+}
+
+fn lines(columns: &[ShownColumn], rows: &[ShownRow]) -> String {
+    let mut table = String::new();
+    for row in rows {
+        let values = row.values.iter().zip(columns).map(|(value, column)| cell(value, column.kind));
+        write_line(&mut table, [row.pk.to_string()].into_iter().chain(values));
+    }
+    table
 }
 
 fn cell(value: &serde_json::Value, kind: super::describe::Kind) -> String {

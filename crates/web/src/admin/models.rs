@@ -1,18 +1,20 @@
 //! The models of the app, described to the admin.
 
-use diesel::prelude::*;
+use std::collections::HashMap;
+
+use diesel::{dsl::count_star, prelude::*};
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 use larder_models::{
     Category, Db, Group, Label, Link, LogEntry, Model, NewCategory, NewGroup, NewLabel, NewObject, Object, ObjectLabel,
     Result, User, UserGroup, lower,
-    schema::{category, label, log_entry, object, staff_group, user},
+    schema::{category, label, log_entry, object, object_label, staff_group, user},
 };
 use serde_json::json;
 
 use super::{
     describe::{
-        Action, Choice, Column, Dependents, Fact, Field, Fieldset, Filter, Kind, LinkField, ModelAdmin, Search, Widget,
-        column, field, refusal,
+        Action, Choice, Column, Dependents, Fact, Field, Fieldset, Filter, Kind, LinkField, MAX_NAMES, ModelAdmin,
+        Search, Widget, column, field, refusal,
     },
     registry::{Registered, permission_choices},
 };
@@ -154,9 +156,13 @@ fn categories() -> ModelAdmin<Category> {
                 label: "Objects",
                 kind: Kind::Text,
                 values: |db, rows| {
-                    let count =
-                        |db: &mut Db, id: i64| Object::count_where(db, |rows| rows.filter(object::category_id.eq(id)));
-                    rows.iter().map(|row| Ok(json!(count(db, row.id)?))).collect()
+                    let ids = rows.iter().map(|row| Some(row.id));
+                    let counted = object::table
+                        .filter(object::category_id.eq_any(ids))
+                        .group_by(object::category_id)
+                        .select((object::category_id.assume_not_null(), count_star()));
+                    let counts: HashMap<i64, i64> = counted.load(db.conn())?.into_iter().collect();
+                    Ok(rows.iter().map(|row| json!(counts.get(&row.id).unwrap_or(&0))).collect())
                 },
                 order: None,
             },
@@ -183,9 +189,9 @@ fn categories() -> ModelAdmin<Category> {
         before_delete: |_, _| Ok(()),
         view_on_site: |row| Some(format!("/categories/{}/", row.id)),
         dependents: |db, row| {
-            let rows = Object::list(db, |rows| rows.filter(object::category_id.eq(row.id)).order(object::title))?;
-            let names = rows.iter().map(Model::label).collect();
-            Ok(vec![Dependents { what: "These objects will be in no category:", names }])
+            let of_it = |rows: <Object as Model>::Rows| rows.filter(object::category_id.eq(row.id));
+            let found = Object::page(db, 1, MAX_NAMES, of_it, |rows| rows.order((object::title, object::id)))?;
+            Ok(vec![Dependents::new("These objects will be in no category:", found.total, &found.items)])
         },
         is_guarded: |_| false,
     }
@@ -202,7 +208,14 @@ fn labels() -> ModelAdmin<Label> {
                 name: "objects",
                 label: "Objects",
                 kind: Kind::Text,
-                values: |db, rows| rows.iter().map(|row| Ok(json!(ObjectLabel::left_pks(db, row.id)?.len()))).collect(),
+                values: |db, rows| {
+                    let counted = object_label::table
+                        .filter(object_label::label_id.eq_any(rows.iter().map(|row| row.id)))
+                        .group_by(object_label::label_id)
+                        .select((object_label::label_id, count_star()));
+                    let counts: HashMap<i64, i64> = counted.load(db.conn())?.into_iter().collect();
+                    Ok(rows.iter().map(|row| json!(counts.get(&row.id).unwrap_or(&0))).collect())
+                },
                 order: None,
             },
         ],
@@ -231,8 +244,8 @@ fn labels() -> ModelAdmin<Label> {
         view_on_site: |row| Some(format!("/labels/{}/", row.id)),
         dependents: |db, row| {
             let pks = ObjectLabel::left_pks(db, row.id)?;
-            let names = Object::find_many(db, pks)?.values().map(Model::label).collect();
-            Ok(vec![Dependents { what: "These objects will lose the label:", names }])
+            let shown = Object::find_many(db, pks.iter().copied().take(MAX_NAMES as usize))?;
+            Ok(vec![Dependents::new("These objects will lose the label:", pks.len() as i64, shown.values())])
         },
         is_guarded: |_| false,
     }
@@ -378,8 +391,8 @@ fn groups() -> ModelAdmin<Group> {
         view_on_site: |_| None,
         dependents: |db, row| {
             let pks = UserGroup::left_pks(db, row.id)?;
-            let names = User::find_many(db, pks)?.values().map(Model::label).collect();
-            Ok(vec![Dependents { what: "These users will no longer be members:", names }])
+            let shown = User::find_many(db, pks.iter().copied().take(MAX_NAMES as usize))?;
+            Ok(vec![Dependents::new("These users will no longer be members:", pks.len() as i64, shown.values())])
         },
         // Who could change a group could let himself do everything.
         is_guarded: |_| true,
@@ -472,14 +485,20 @@ fn keep_a_superuser(db: &mut Db, row: &User) -> Result<()> {
 }
 
 fn publish(db: &mut Db, pks: &[i64], published: bool) -> Result<usize> {
-    let others = |rows: <Object as Model>::Rows| {
-        rows.filter(object::id.eq_any(pks.to_vec())).filter(object::published.ne(published)).order(object::id)
-    };
     let now = db.now().as_millisecond();
-    Object::update_where(db, others, |pks, conn| {
-        let set = (object::published.eq(published), object::updated.eq(now), object::version.eq(object::version + 1));
-        diesel::update(object::table.filter(object::id.eq_any(pks))).set(set).execute(conn)
-    })
+    let mut count = 0;
+    // A statement takes only so many values.
+    for pks in pks.chunks(1000) {
+        let others = |rows: <Object as Model>::Rows| {
+            rows.filter(object::id.eq_any(pks.to_vec())).filter(object::published.ne(published)).order(object::id)
+        };
+        count += Object::update_where(db, others, |pks, conn| {
+            let set =
+                (object::published.eq(published), object::updated.eq(now), object::version.eq(object::version + 1));
+            diesel::update(object::table.filter(object::id.eq_any(pks))).set(set).execute(conn)
+        })?;
+    }
+    Ok(count)
 }
 
 fn category_choices(db: &mut Db) -> Result<Vec<Choice>> {

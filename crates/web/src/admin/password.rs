@@ -56,7 +56,7 @@ pub(super) async fn change(
     let Some(user) = state.read(move |db| User::find(db, id)).await? else { return Err(Failure::Forbidden) };
     let username = user.username.clone();
     // Whoever sits down at somebody's open session shall not guess either.
-    let mut user = match throttle::verify(&state, &request, &username, Some(user), old).await? {
+    let user = match throttle::verify(&state, &request, &username, Some(user), old).await? {
         Verified::Right(user) => user,
         Verified::Wrong => return refused("old", "This is not your password."),
         Verified::TooEarly(seconds) => return refused("old", &throttle::too_early(seconds)),
@@ -71,7 +71,14 @@ pub(super) async fn change(
             return show(&state, &staff, BTreeMap::from([("new", texts)]));
         }
     };
-    let stored = state.write(move |db| user.set_password(db, new).map(|()| user)).await?;
+    let stored = state.write(move |db| {
+        let Some(mut now) = User::find(db, id)?.filter(|now| now.password_mark() == user.password_mark()) else {
+            return Ok(None);
+        };
+        now.set_password(db, new)?;
+        Ok(Some(now))
+    });
+    let Some(stored) = stored.await? else { return refused("old", "It was changed by somebody else just now.") };
     // Other sessions of this account end; this one goes on.
     session::sign_in(&staff.session, &stored)?;
     session::add_message(&staff.session, Message::success("Your password was changed."))?;

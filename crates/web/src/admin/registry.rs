@@ -34,11 +34,17 @@ pub(super) trait Registered: Send + Sync {
 
     fn count(&self, db: &mut Db) -> Result<i64>;
 
+    /// The columns of its list.
+    fn columns(&self) -> Vec<ShownColumn>;
+
     /// Loads a page of the list.
     fn list(&self, db: &mut Db, asked: &Asked) -> Result<Listed>;
 
     /// Returns the primary keys of all rows that a list shows on all its pages.
     fn pks(&self, db: &mut Db, asked: &Asked) -> Result<Vec<i64>>;
+
+    /// Returns what a list shows of these rows, in this order; those that are gone are left out.
+    fn rows(&self, db: &mut Db, pks: &[i64]) -> Result<Vec<ShownRow>>;
 
     /// Returns what a form shows of a row, or of a new one; `None` if there is no such row.
     fn open(&self, db: &mut Db, pk: Option<i64>) -> Result<Option<Row>>;
@@ -104,7 +110,6 @@ pub(super) struct Asked {
 /// A page of a list.
 #[derive(Debug, Serialize)]
 pub(super) struct Listed {
-    pub(super) columns: Vec<ShownColumn>,
     pub(super) rows: Vec<ShownRow>,
     pub(super) filters: Vec<ShownFilter>,
     pub(super) total: i64,

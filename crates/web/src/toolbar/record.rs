@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -20,7 +20,7 @@ use larder_models::Query;
 use serde::Serialize;
 
 use super::place::Place;
-use crate::{state::now_millis, text::shown_ms};
+use crate::{observe::lock, state::now_millis, text::shown_ms};
 
 /// How many requests are remembered.
 const MAX_RECORDS: usize = 25;
@@ -139,8 +139,9 @@ pub(super) struct Statement {
     with_values: String,
     pub(super) took_ms: f64,
     pub(super) has_failed: bool,
-    /// How often the request ran it, with the same values.
+    /// How often the request ran it: with the same values, and with whatever values.
     pub(super) times: usize,
+    pub(super) similar: usize,
     #[serde(skip)]
     pub(super) place: Place,
 }
@@ -157,12 +158,13 @@ impl Records {
     fn end(&self, id: u64) -> Noted {
         let Some(Open { mut noted, .. }) = lock(&self.0.open).remove(&id) else { return Noted::default() };
         let queries = &mut noted.queries;
-        let mut times: HashMap<String, usize> = HashMap::new();
+        let (mut times, mut similar) = (HashMap::new(), HashMap::new());
         for query in &*queries {
-            *times.entry(query.with_values.clone()).or_default() += 1;
+            *times.entry(query.with_values.clone()).or_insert(0) += 1;
+            *similar.entry(query.sql.clone()).or_insert(0) += 1;
         }
         for query in queries {
-            query.times = times[&query.with_values];
+            (query.times, query.similar) = (times[&query.with_values], similar[&query.sql]);
             // There may be what lets somebody in.
             query.with_values = String::new();
         }
@@ -193,6 +195,7 @@ impl Records {
             took_ms: millis(query.took),
             has_failed: query.has_failed,
             times: 1,
+            similar: 1,
             place: Place::here(),
         };
         if let Some(open) = lock(&self.0.open).get_mut(&id) {
@@ -343,10 +346,6 @@ pub(super) fn millis(time: Duration) -> f64 {
 
 fn as_millis<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(millis(*time))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

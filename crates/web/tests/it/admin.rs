@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use larder_models::{Group, Link, Model, NewGroup, NewUser, Password, User, UserGroup};
+use larder_models::{Group, Link, Model, NewGroup, NewObject, NewUser, Object, Password, User, UserGroup};
 
 use crate::site::{Page, Site, header, location, run};
 
@@ -489,6 +489,67 @@ fn actions_work_on_what_is_ticked_or_on_all_that_is_found() {
     assert_eq!(history.iter().filter(|cell| *cell == "deleted").count(), 2);
     let doomed = staff.page("/admin/categories/1/delete/");
     assert!(doomed.0.contains("These objects will be in no category:") && doomed.0.contains("Bread trough"));
+    // Who may not see them is told how many they are.
+    let keeper = member(&site, "keeper", "category.change category.delete");
+    let doomed = keeper.page("/admin/categories/1/delete/");
+    assert!(doomed.0.contains("which you may not see") && !doomed.0.contains("Bread trough"), "{}", doomed.0);
+}
+
+#[test]
+fn all_that_is_found_is_deleted_and_nothing_else() {
+    let site = Site::start();
+    let staff = site.staff();
+    let confirm = |query: &str| {
+        let mut form = staff.page(&format!("/admin/objects/{query}")).form();
+        form.insert("action".to_owned(), "delete".to_owned());
+        form.insert("all".to_owned(), "1".to_owned());
+        let answer = staff.post("/admin/objects/action/", &form);
+        assert_eq!(answer.status(), 200);
+        Page(answer.text().unwrap())
+    };
+    let page = confirm("");
+    assert_eq!(page.one("h1"), "Delete 24 objects?");
+    let form = page.form();
+    assert!(!form.contains_key("pk"), "their numbers would be too many");
+    assert_eq!(staff.submit("/admin/objects/add/", &[("title", "One more")]).status(), 303);
+    let answer = staff.post("/admin/objects/action/", &form);
+    assert_eq!(answer.status(), 200, "it is asked again");
+    let again = Page(answer.text().unwrap());
+    assert!(again.one("h1").contains("25") && again.0.contains("The list has changed meanwhile."), "{}", again.0);
+    assert_eq!(staff.post("/admin/objects/action/", &confirm("?published=no").form()).status(), 303);
+    assert!(staff.page("/admin/objects/").one("#count").starts_with("21 objects"));
+    assert_eq!(staff.post("/admin/objects/action/", &confirm("").form()).status(), 303);
+    assert!(staff.page("/admin/objects/").one("#count").starts_with("0 objects"));
+}
+
+#[test]
+fn lists_of_any_length_are_changed_and_exported() {
+    let site = Site::start();
+    let staff = site.staff();
+    let new = |number: u32| NewObject { title: format!("Jar {number}"), published: false, ..NewObject::default() };
+    site.database().write(|db| Object::bulk_insert(db, (0..3_000).map(new))).unwrap();
+    let export = staff.get("/admin/objects/export/?published=no&o=title").text().unwrap();
+    let numbers: std::collections::BTreeSet<&str> =
+        export.lines().skip(1).map(|line| &line[..line.find(',').unwrap()]).collect();
+    assert_eq!((export.lines().count(), numbers.len()), (3_005, 3_004));
+    let mut form = staff.page("/admin/objects/?q=jar").form();
+    form.insert("action".to_owned(), "publish".to_owned());
+    form.insert("all".to_owned(), "1".to_owned());
+    assert_eq!(staff.post("/admin/objects/action/", &form).status(), 303);
+    assert!(staff.page("/admin/objects/?q=jar").one(".message p").starts_with("Success: 3000 objects were published."));
+}
+
+#[test]
+fn who_may_only_add_is_led_where_he_may_be() {
+    let site = Site::start();
+    let adder = member(&site, "adder", "label.add");
+    let answer = adder.submit("/admin/labels/add/", &[("name", "marzipan")]);
+    assert_eq!(location(&answer), "/admin/");
+    assert!(adder.page("/admin/").one(".message p").contains("“marzipan” was added."));
+    let answer = adder.submit("/admin/labels/add/", &[("name", "nougat"), ("_addanother", "1")]);
+    assert_eq!(location(&answer), "/admin/labels/add/");
+    let answer = adder.submit("/admin/labels/add/", &[("name", "fudge"), ("_continue", "1")]);
+    assert_eq!(location(&answer), "/admin/");
 }
 
 /// Makes a user who is in one group, and signs him in.

@@ -134,7 +134,19 @@ fn what_is_thrown_out_is_gone() {
     warm();
     act(&[("action", "clear")]);
     assert!(!is_hit("/objects/1/") && !is_hit("/objects/2/"));
-    assert!(act(&[("action", "purge"), ("what", "nonsense")]).contains("is no address"));
+    for what in ["nonsense", "*", "//evil.test/"] {
+        assert!(act(&[("action", "purge"), ("what", what)]).contains("Enter a path"), "{what}");
+    }
+    let odd = ["http://", "https://*", "/*?*", " , ", "x y"];
+    for (action, what) in ["purge", "invalidate"].iter().flat_map(|action| odd.map(|what| (*action, what))) {
+        act(&[("action", action), ("what", what)]);
+    }
+    for (key, leads) in [("", ""), ("%20", ""), ("/objects/1/", "?find=%2Fobjects%2F1%2F")] {
+        let answer = staff.get(&format!("/admin/caches/default/key/?key={key}"));
+        assert_eq!(location(&answer), format!("/admin/caches/default/{leads}"));
+    }
+    let long = "k".repeat(10_000);
+    assert!(staff.page(&format!("/admin/caches/default/key/?key={long}")).one(".lead").contains("A look-up misses."));
     assert_eq!(staff.submit("/admin/caches/default/clear/", &[("action", "nonsense")]).status(), 405);
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use larder_models::{Action, Change, Db, Error, Invalid, LogEntry, Model, Page, Password, Result};
+use larder_models::{Action, Change, Db, Error, Invalid, LogEntry, Model, Page, Password, Result, Verb};
 use serde_json::{Value, json};
 
 use super::{
@@ -61,6 +61,18 @@ impl<M: Model> ModelAdmin<M> {
         Ok(values)
     }
 
+    /// Returns what a list shows of rows.
+    fn shown_rows(&self, db: &mut Db, items: &[M]) -> Result<Vec<ShownRow>> {
+        let columns: Vec<Vec<Value>> =
+            self.columns.iter().map(|column| (column.values)(db, items)).collect::<Result<_>>()?;
+        let row = |(at, item): (usize, &M)| ShownRow {
+            pk: item.pk(),
+            label: item.label(),
+            values: columns.iter().map(|values| values.get(at).cloned().unwrap_or_default()).collect(),
+        };
+        Ok(items.iter().enumerate().map(row).collect())
+    }
+
     /// Tells whether somebody may change and delete all these rows, so far as it depends on them.
     fn may_write(&self, asker: &Asker, rows: &[M]) -> bool {
         asker.is_superuser || !rows.iter().any(self.is_guarded)
@@ -89,18 +101,21 @@ impl<M: Model> Registered for ModelAdmin<M> {
         M::count(db)
     }
 
+    fn columns(&self) -> Vec<ShownColumn> {
+        let shown = |column: &Column<M>| ShownColumn {
+            name: column.name,
+            label: column.label,
+            kind: column.kind,
+            is_ordered: column.order.is_some(),
+        };
+        self.columns.iter().map(shown).collect()
+    }
+
     fn list(&self, db: &mut Db, asked: &Asked) -> Result<Listed> {
         let (choices, now) = (self.choices(db)?, db.now());
         let choose = |rows| self.chosen(asked, &choices, now, rows);
         let page = M::page(db, asked.page, self.per_page, choose, |rows| self.ordered(asked, rows))?;
         let Page { items, total, page, pages } = page;
-        let columns: Vec<Vec<Value>> =
-            self.columns.iter().map(|column| (column.values)(db, &items)).collect::<Result<_>>()?;
-        let row = |(at, item): (usize, &M)| ShownRow {
-            pk: item.pk(),
-            label: item.label(),
-            values: columns.iter().map(|values| values.get(at).cloned().unwrap_or_default()).collect(),
-        };
         let filter = |(filter, choices): (&Filter<M>, Vec<Choice>)| ShownFilter {
             name: filter.name,
             label: filter.label,
@@ -111,15 +126,8 @@ impl<M: Model> Registered for ModelAdmin<M> {
                 .cloned(),
             choices,
         };
-        let shown = |column: &Column<M>| ShownColumn {
-            name: column.name,
-            label: column.label,
-            kind: column.kind,
-            is_ordered: column.order.is_some(),
-        };
         Ok(Listed {
-            columns: self.columns.iter().map(shown).collect(),
-            rows: items.iter().enumerate().map(row).collect(),
+            rows: self.shown_rows(db, &items)?,
             filters: self.filters.iter().zip(choices).map(filter).collect(),
             total,
             page,
@@ -131,6 +139,12 @@ impl<M: Model> Registered for ModelAdmin<M> {
         let (choices, now) = (self.choices(db)?, db.now());
         let rows = self.ordered(asked, self.chosen(asked, &choices, now, M::rows()));
         Ok(M::select_pks(rows, db.conn())?)
+    }
+
+    fn rows(&self, db: &mut Db, pks: &[i64]) -> Result<Vec<ShownRow>> {
+        let mut found = M::find_many(db, pks.iter().copied())?;
+        let items: Vec<M> = pks.iter().filter_map(|pk| found.remove(pk)).collect();
+        self.shown_rows(db, &items)
     }
 
     fn open(&self, db: &mut Db, pk: Option<i64>) -> Result<Option<Row>> {
@@ -320,6 +334,10 @@ impl<M: Model> Registered for ModelAdmin<M> {
         let mut dependents = Vec::new();
         for row in &rows {
             dependents.extend((self.dependents)(db, row)?.into_iter().filter(|some| !some.names.is_empty()));
+        }
+        // How many there are must be said, their names only to whom may see them.
+        for some in dependents.iter_mut().filter(|some| !asker.permissions.allow(some.table, Verb::View)) {
+            some.more += some.names.drain(..).count() as i64;
         }
         Ok(Doomed {
             pks: rows.iter().map(M::pk).collect(),
