@@ -15,7 +15,7 @@ fn pictures_of_the_readme() {
     }
     browser.go("/admin/objects/1/change/");
     browser.click(".watch > summary");
-    browser.wait_for_text("[data-status]", "Nothing happened yet.");
+    browser.wait_for_text("[data-count]", "Nothing happened yet.");
     browser.fill("[name=title]", "Hammered jam pan");
     browser.click("[name=_continue]");
     browser.wait_for_text(".lines .invalidation:not(.minor)", "removed=");
