@@ -124,18 +124,43 @@ fn signing_in_changes_the_session_and_signing_out_ends_it() {
 #[test]
 fn forms_from_elsewhere_are_refused() {
     let site = Site::start();
-    let staff = site.staff();
+    let (staff, other) = (site.staff(), site.staff());
     let form = staff.page("/admin/objects/1/change/").form();
-    let mut without = form.clone();
-    without.insert("csrf_token".to_owned(), "0".repeat(64));
-    for path in ["/admin/objects/1/change/", "/admin/objects/add/", "/admin/objects/1/delete/", "/admin/logout/"] {
-        assert_eq!(staff.post(path, &without).status(), 403, "{path}");
+    let with = |token: Option<&str>| {
+        let mut form = form.clone();
+        form.remove("csrf_token");
+        form.extend(token.map(|token| ("csrf_token".to_owned(), token.to_owned())));
+        let password = &*site.password;
+        let others = [("username", "admin"), ("password", password), ("action", "clear"), ("pk", "1")];
+        for (name, value) in others.into_iter().chain(["old", "new", "again"].map(|name| (name, password))) {
+            form.insert(name.to_owned(), value.to_owned());
+        }
+        form
+    };
+    let (guessed, of_another) = ("0".repeat(64), other.page("/admin/").form_of("form.account")["csrf_token"].clone());
+    for path in [
+        "/admin/login/",
+        "/admin/logout/",
+        "/admin/password/",
+        "/admin/objects/add/",
+        "/admin/objects/action/",
+        "/admin/objects/1/change/",
+        "/admin/objects/1/delete/",
+        "/admin/users/1/change/",
+        "/admin/caches/default/",
+    ] {
+        assert!([400, 403].contains(&staff.post(path, &with(None)).status().as_u16()), "{path}");
+        for token in ["", &*guessed, &*of_another] {
+            assert_eq!(staff.post(path, &with(Some(token))).status(), 403, "{path} {token:?}");
+        }
+        let body = serde_html_form::to_string(with(Some(&form["csrf_token"]))).unwrap();
+        for (name, value) in [("origin", "https://evil.test"), ("origin", "null")] {
+            let request = staff.request(reqwest::Method::POST, path).header(name, value);
+            let request = request.header("content-type", "application/x-www-form-urlencoded").body(body.clone());
+            assert_eq!(staff.send(request).status(), 403, "{path} {name}: {value}");
+        }
     }
-    let body = serde_html_form::to_string(&form).unwrap();
-    let request =
-        staff.request(reqwest::Method::POST, "/admin/objects/1/change/").header("origin", "https://evil.test");
-    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-    assert_eq!(staff.send(request).status(), 403);
+    assert_eq!(staff.get("/admin/objects/1/change/").status(), 200, "still signed in");
 }
 
 #[test]
@@ -691,6 +716,78 @@ fn what_is_entered_is_shown_as_text() {
     }
     let refused = staff.submit("/admin/categories/add/", &[("name", &script.repeat(3))]);
     assert!(refused.status() == 422 && !refused.text().unwrap().contains("<script>alert"));
+}
+
+#[test]
+fn names_of_users_and_of_what_is_cached_are_shown_as_text() {
+    const SCRIPT: &str = "<script>alert(1)</script>";
+    const ENCODED: &str = "%3Cscript%3Ealert(1)%3C/script%3E";
+    let site = Site::start();
+    let staff = site.staff();
+    let user = [
+        ("username", SCRIPT),
+        ("password", "quince jelly"),
+        ("is_active", "on"),
+        ("is_staff", "on"),
+        ("is_superuser", "on"),
+    ];
+    assert_eq!(staff.submit("/admin/users/add/", &user).status(), 303);
+    let odd = site.visitor();
+    assert_eq!(odd.submit("/admin/login/", &[("username", SCRIPT), ("password", "quince jelly")]).status(), 303);
+    let failed = site.visitor().submit("/admin/login/", &[("username", SCRIPT), ("password", "wrong")]);
+    let is_text = |page: &str, what: &str| {
+        assert!(!page.contains("<script>alert"), "{what}: {page}");
+        page.contains("&lt;script&gt;alert")
+    };
+    assert!(is_text(&failed.text().unwrap(), "a sign-in that failed"));
+    assert_eq!(odd.submit("/admin/objects/1/change/", &[("title", SCRIPT), ("_continue", "1")]).status(), 303);
+    for path in ["/admin/", "/admin/users/", "/admin/users/2/change/", "/admin/history/", "/admin/objects/1/history/"] {
+        assert!(is_text(&staff.page(path).0, path), "{path} shows it");
+    }
+    let mut mine = staff.page("/admin/objects/1/change/").form();
+    odd.submit("/admin/objects/1/change/", &[("title", &SCRIPT.repeat(2))]);
+    mine.insert("title".to_owned(), "Mine".to_owned());
+    assert!(is_text(&staff.post("/admin/objects/1/change/", &mine).text().unwrap(), "a conflict"));
+
+    let look = |path: &str| {
+        let request = staff.request(reqwest::Method::GET, path).header("accept", "text/html");
+        staff.send(request).text().unwrap()
+    };
+    assert!(is_text(&look(&format!("/objects/?page={ENCODED}")), "the toolbar"));
+    look(&format!("/objects/1/?{ENCODED}"));
+    look(&format!("/{ENCODED}/"));
+    let token = staff.page("/admin/").form_of("form.account")["csrf_token"].clone();
+    let address = format!("/{SCRIPT}/");
+    for (action, name, value) in [
+        ("delete", "key", SCRIPT),
+        ("expire", "key", SCRIPT),
+        ("invalidate", "what", SCRIPT),
+        ("purge", "what", &*address),
+    ] {
+        let form = [("csrf_token", &*token), ("action", action), (name, value)];
+        let form = form.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let answer = staff.post("/admin/caches/default/", &form);
+        assert!(is_text(&staff.page(location(&answer)).0, action), "{action} names it");
+    }
+    for (path, shows) in [
+        ("/admin/caches/default/?find=", true),
+        ("/admin/caches/default/key/?key=", true),
+        ("/admin/live/?alias=", false),
+        ("/__toolbar/?x=", false),
+        ("/__toolbar/compare/?url=/objects/?", false),
+        ("/__toolbar/without-cache/?url=/objects/?", true),
+    ] {
+        let page = look(&format!("{path}{ENCODED}"));
+        assert_eq!(is_text(&page, path), shows, "{path}: {page}");
+    }
+    let requests = staff.page("/__toolbar/");
+    let selector = scraper::Selector::parse("tbody th a").unwrap();
+    let document = scraper::Html::parse_document(&requests.0);
+    let links: Vec<_> = document.select(&selector).filter_map(|link| link.attr("href")).collect();
+    assert!(links.len() > 10, "{links:?}");
+    for link in links {
+        is_text(&staff.page(link).0, link);
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use fantoccini::key::Key;
 
-use super::Browser;
+use super::{Browser, look::assert_accessible};
 use crate::site::Site;
 
 #[test]
@@ -14,6 +14,7 @@ fn an_object_is_added_edited_and_deleted() {
     browser.fill("[name=title]", "   ");
     browser.click("[name=_save]");
     browser.wait_for(".error-summary");
+    assert_accessible(&browser, "a form with errors");
     browser.fill("[name=title]", "Browser jar");
     browser.fill("[name=body]", "Made by hand.");
     browser.click("[name=_save]");
@@ -29,6 +30,8 @@ fn an_object_is_added_edited_and_deleted() {
     browser.wait_for_text(".message", "“Browser jug” was saved.");
     browser.wait_for_text(".changes del", "Browser jar");
     browser.wait_for_text(".effects summary", "Invalidated");
+    browser.click(".effects summary");
+    assert_accessible(&browser, "what a save invalidated");
 
     browser.click(".actions .danger");
     browser.wait_for_text("h1", "Delete “Browser jug”?");
@@ -50,6 +53,7 @@ fn two_editors_choose_whose_words_stay() {
     two.click("[name=_save]");
     two.wait_for(".versions");
     two.wait_for_text(".versions", "Of the first");
+    assert_accessible(&two, "a conflict");
     two.screenshot("conflict");
     two.click(".versions label:nth-of-type(2)");
     two.click("main .button[type=submit]");
@@ -84,6 +88,7 @@ fn a_list_is_filtered_and_several_rows_are_changed() {
     browser.js("document.querySelector('#action').value = 'delete'");
     browser.click(".bulk button");
     browser.wait_for(".confirm");
+    assert_accessible(&browser, "the question before a deletion of several");
     browser.click(".button.quiet");
     browser.wait_for_text("#count", "found");
 }
@@ -93,6 +98,14 @@ fn everything_can_be_done_with_the_keyboard() {
     let site = Site::start();
     let title = site.visitor().page("/objects/1/").one("h1");
     let browser = Browser::open(&site);
+    browser.go("/admin/login/");
+    browser.tab_to("#id_username");
+    browser.press("nobody");
+    browser.press(&Key::Tab.to_string());
+    browser.press("wrong");
+    browser.press(&Key::Enter.to_string());
+    browser.wait_for("main [role=alert]");
+    assert_accessible(&browser, "a sign-in that failed");
     browser.go("/admin/login/");
     browser.tab_to("#id_username");
     browser.press("admin");

@@ -1,6 +1,6 @@
 //! The live view, and the pages of the caches.
 
-use super::Browser;
+use super::{Browser, look::assert_accessible};
 use crate::site::Site;
 
 #[test]
@@ -19,6 +19,7 @@ fn the_live_view_shows_what_an_edit_throws_out() {
     watcher.wait_for_text(".lines .invalidation:not(.minor)", "removed=");
     editor.go("/objects/1/");
     watcher.wait_for_text(".lines .miss", "/objects/1/");
+    assert_accessible(&watcher, "the live view with lines");
     watcher.screenshot("live");
 
     watcher.js("const one = document.querySelector('[name=outcome]'); one.value = 'invalidation'; \
@@ -85,6 +86,7 @@ fn caches_are_looked_into_and_thrown_out() {
     browser.click("tbody th a");
     browser.wait_for_text("h1", "Cache default");
     browser.wait_for_text(".seen", "/objects/1/");
+    assert_accessible(&browser, "a cache with keys");
     browser.screenshot("cache");
     browser.fill("#find", "/objects/1/");
     browser.click("#find + button");
@@ -92,6 +94,7 @@ fn caches_are_looked_into_and_thrown_out() {
     browser.click(".seen th a");
     browser.wait_for_text(".lead", "A look-up hits.");
     browser.wait_for_text("td, th", "object:1");
+    assert_accessible(&browser, "a key that hits");
     browser.screenshot("key");
     browser.click("button[value=delete]");
     browser.wait_for_text(".message", "was deleted");

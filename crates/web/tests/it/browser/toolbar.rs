@@ -21,6 +21,7 @@ fn it_tells_the_first_load_from_the_second_and_purges() {
     browser.click(".toolbar summary");
     browser.click(".toolbar a[href*=compare]");
     browser.wait_for_text("h1", "With and without cache");
+    assert_accessible(&browser, "a comparison");
     browser.screenshot("compare");
     browser.go("/objects/");
     browser.click(".toolbar summary");
