@@ -80,6 +80,15 @@ pub struct EntryFacts {
     pub tags: Vec<TagFacts>,
 }
 
+impl EntryFacts {
+    /// Returns how much the entry holds, for people: `3895 bytes of MessagePack, compressed`.
+    #[must_use]
+    pub fn size(&self) -> String {
+        let of = if self.format == format_name(Codec::Bytes) { String::new() } else { format!(" of {}", self.format) };
+        format!("{} bytes{of}{}", self.bytes, if self.compressed { ", compressed" } else { "" })
+    }
+}
+
 /// What is known of one tag of an entry.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -181,8 +190,7 @@ impl fmt::Display for Explanation {
             if !entry.cost.is_zero() {
                 write!(f, " in {}", Length(entry.cost))?;
             }
-            let packed = if entry.compressed { ", compressed" } else { "" };
-            write!(f, "; {} bytes of {}{packed}", entry.bytes, entry.format)?;
+            write!(f, "; {}", entry.size())?;
             if let Expiry::At(end) = entry.fresh_until {
                 let by_hand = if entry.expired_by_hand { " by hand" } else { "" };
                 match end.saturating_since(self.now) {

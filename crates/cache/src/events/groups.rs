@@ -66,6 +66,10 @@ pub struct GroupStats {
     pub stored: u64,
     /// How many bytes they took in the store.
     pub stored_bytes: u64,
+    /// How many of them it is known of what they took to make.
+    pub timed_stored: u64,
+    /// How long these took to make.
+    pub make_time: Duration,
     /// Loaded values that an invalidation overtook.
     pub overtaken: u64,
     /// Invalidations.
@@ -107,6 +111,8 @@ struct Tally {
     saved_micros: AtomicU64,
     stored: AtomicU64,
     stored_bytes: AtomicU64,
+    timed_stored: AtomicU64,
+    make_micros: AtomicU64,
     overtaken: AtomicU64,
     invalidations: AtomicU64,
 }
@@ -181,6 +187,8 @@ impl Group {
             saved: Duration::from_micros(read(&tally.saved_micros)),
             stored: read(&tally.stored),
             stored_bytes: read(&tally.stored_bytes),
+            timed_stored: read(&tally.timed_stored),
+            make_time: Duration::from_micros(read(&tally.make_micros)),
             overtaken: read(&tally.overtaken),
             invalidations: read(&tally.invalidations),
         }
@@ -222,9 +230,13 @@ impl Tally {
                 add(&self.load_failures, 1);
                 add(&self.load_micros, micros(*cost));
             }
-            What::Stored { bytes, .. } => {
+            What::Stored { bytes, cost, .. } => {
                 add(&self.stored, 1);
                 add(&self.stored_bytes, *bytes as u64);
+                if !cost.is_zero() {
+                    add(&self.timed_stored, 1);
+                    add(&self.make_micros, micros(*cost));
+                }
             }
             What::Overtaken { .. } => drop(add(&self.overtaken, 1)),
             What::Invalidated { .. } | What::Expired { .. } => drop(add(&self.invalidations, 1)),
@@ -248,9 +260,9 @@ impl GroupStats {
         self.look_up_time.checked_div(u32::try_from(self.timed_look_ups).ok()?)
     }
 
-    /// Returns what a load takes.
-    pub fn average_load(&self) -> Option<Duration> {
-        self.load_time.checked_div(u32::try_from(self.loads + self.load_failures).ok()?)
+    /// Returns what it takes to make what was stored, as far as that is known: of what is only set it is not.
+    pub fn average_cost(&self) -> Option<Duration> {
+        self.make_time.checked_div(u32::try_from(self.timed_stored).ok()?)
     }
 
     /// Returns the seconds that the cache saved: what the hits would have taken to load, less what looking up took.

@@ -20,7 +20,7 @@ pub(crate) fn render(aliases: &[Counted<'_>]) -> String {
             }
         }
     });
-    let plain: [(&str, &str, Count); 12] = [
+    let plain: [(&str, &str, Count); 14] = [
         ("timed_look_ups", "Look-ups that were measured.", |group| group.timed_look_ups as f64),
         ("look_up_seconds", "What look-ups took, where they were measured.", |group| group.look_up_time.as_secs_f64()),
         ("waits", "Callers who waited for another one's load.", |group| group.waits as f64),
@@ -31,6 +31,8 @@ pub(crate) fn render(aliases: &[Counted<'_>]) -> String {
         ("saved_seconds", "What the hits would have taken to load.", |group| group.saved.as_secs_f64()),
         ("stored", "Values stored.", |group| group.stored as f64),
         ("stored_bytes", "Bytes that stored values took.", |group| group.stored_bytes as f64),
+        ("timed_stored", "Stored values whose time to make is known.", |group| group.timed_stored as f64),
+        ("make_seconds", "What these took to make.", |group| group.make_time.as_secs_f64()),
         ("overtaken", "Loaded values that an invalidation overtook.", |group| group.overtaken as f64),
         ("invalidations", "Keys and tags invalidated.", |group| group.invalidations as f64),
     ];

@@ -96,9 +96,9 @@ struct Group {
     hits: u64,
     misses: u64,
     percent: Option<u64>,
-    /// What one look-up takes, and what one load.
+    /// What one look-up takes, and what making the value.
     look_up: String,
-    load: String,
+    cost: String,
     /// How much time it saved, or why it is no use.
     verdict: String,
 }
@@ -294,10 +294,10 @@ fn waste(groups: &[GroupStats]) -> Vec<Group> {
     let verdict = |group: &GroupStats| {
         if group.hits == 0 {
             let is_useless = group.stored > 1;
-            return is_useless.then(|| (group.load_time, format!("stored {} times, never found", group.stored)));
+            return is_useless.then(|| (group.make_time, format!("stored {} times, never found", group.stored)));
         }
         // Of what was only ever set nobody knows what it takes to make.
-        let lost = Duration::try_from_secs_f64(-group.saved_seconds()).ok().filter(|_| group.loads > 0)?;
+        let lost = Duration::try_from_secs_f64(-group.saved_seconds()).ok().filter(|_| group.timed_stored > 0)?;
         (!lost.is_zero()).then(|| (lost, format!("cheaper to make than to look up: lost {}", length(lost))))
     };
     let mut found: Vec<(&GroupStats, (Duration, String))> =
@@ -315,7 +315,7 @@ fn shown_group(group: &GroupStats, verdict: String) -> Group {
         misses: group.look_ups() - group.hits,
         percent: percent(group.hits, group.look_ups()),
         look_up: shown(group.average_look_up()),
-        load: shown(group.average_load()),
+        cost: shown(group.average_cost()),
         verdict,
     }
 }
@@ -383,8 +383,7 @@ fn key_page(staff: &Staff, explanation: Explanation, asked: Asked) -> Result<Key
             facts.push(("Fresh for", left(entry.fresh_until)));
         }
         facts.push(("Kept for", left(entry.kept_until)));
-        let packed = if entry.compressed { ", compressed" } else { "" };
-        facts.push(("Size", format!("{} bytes of {}{packed}", entry.bytes, entry.format)));
+        facts.push(("Size", entry.size()));
         tags = entry
             .tags
             .iter()

@@ -151,6 +151,27 @@ fn what_is_thrown_out_is_gone() {
 }
 
 #[test]
+fn what_saves_time_is_told_from_what_is_no_use() {
+    let site = Site::start();
+    let (visitor, staff) = (site.visitor(), site.staff());
+    for number in 1..4 {
+        visitor.page(&format!("/categories/1/?unlike-the-others={number}"));
+    }
+    for _ in 0..9 {
+        visitor.page("/objects/1/");
+    }
+    let page = staff.page("/admin/caches/default/");
+    let of = |heading: &str| page.all(&format!("section[aria-labelledby={heading}] tbody tr"));
+    let words = |row: &str| row.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let worth: Vec<_> = of("worth").iter().map(|row| words(row)).collect();
+    let objects = worth.iter().find(|row| row[1] == "/objects/#/").unwrap_or_else(|| panic!("{}", page.0));
+    assert_eq!(objects[2..6].join(" "), "89 % of 9", "{objects:?}");
+    assert!(objects[6..].iter().all(|word| word != "–"), "what it takes is known of pages too: {objects:?}");
+    let waste = of("waste").join(" ");
+    assert!(waste.contains("/categories/#/") && waste.contains("stored 3 times, never found"), "{waste}");
+}
+
+#[test]
 fn a_store_that_is_down_is_said_to_be() {
     let server = larder_cache::conformance::server::MemcachedServer::start();
     let address = format!("memcached://{}", server.address());

@@ -197,6 +197,9 @@ impl Browser {
 
     /// Writes a picture of the window into the folder of screenshots.
     pub(super) fn screenshot(&self, name: &str) {
+        let finish = "const done = arguments[arguments.length - 1]; \
+                      Promise.all(document.getAnimations().map((one) => one.finished)).then(() => done(true))";
+        self.js_async(finish, Vec::new());
         let picture = self.runtime.block_on(self.client().screenshot()).unwrap();
         fs::create_dir_all(screenshots()).unwrap();
         fs::write(screenshots().join(format!("{name}.png")), picture).unwrap();

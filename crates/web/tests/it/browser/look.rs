@@ -42,7 +42,11 @@ const ADMIN: [&str; 19] = [
 ];
 
 /// The pages of the toolbar.
-const TOOLBAR: [&str; 2] = ["/__toolbar/", "/__toolbar/compare/?url=%2F"];
+const TOOLBAR: [&str; 3] = [
+    "/__toolbar/",
+    "/__toolbar/compare/?url=%2F",
+    "/__toolbar/compare/?url=%2Fobjects%2F%3Fpage%3D1%26with%3Da_very_long_query_that_nobody_would_write_by_hand_but_a_program_would",
+];
 
 /// What a page may weigh with all that it needs, without compression.
 const MAX_PAGE_BYTES: u64 = 60_000;
@@ -90,7 +94,7 @@ fn nobody_is_kept_out_and_pages_are_light() {
 fn nothing_is_cut_off_on_narrow_and_wide_windows() {
     let site = Site::start();
     let browser = Browser::staff(&site);
-    for (width, height) in [(360, 740), (768, 1024), (2560, 1440)] {
+    for (width, height) in [(360, 740), (768, 1024), (1280, 900), (2560, 1440)] {
         browser.resize(width, height);
         for path in PUBLIC.iter().chain(&ADMIN).chain(&TOOLBAR) {
             browser.go(path);
@@ -110,7 +114,7 @@ fn an_object_is_edited_without_script() {
     browser.go("/admin/objects/1/change/");
     browser.fill("[name=title]", "Without script");
     browser.click("[name=_save]");
-    assert!(browser.text(".message").contains("“Without script” was saved."));
+    browser.wait_for_text(".message", "“Without script” was saved.");
     browser.go("/admin/live/");
     assert!(browser.text(".live").contains("This view needs script."));
 }
