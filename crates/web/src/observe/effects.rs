@@ -1,6 +1,9 @@
 //! What a write threw out of the caches, so that whoever wrote it can be told.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use larder_cache::{
     Kind,
@@ -19,8 +22,8 @@ thread_local! {
 /// What was thrown out so far.
 #[derive(Debug, Default)]
 struct Noted {
-    /// Kind and name of each.
-    entries: BTreeSet<(String, String)>,
+    /// Kind and name of each, and the tag that it went with.
+    entries: BTreeMap<(String, String), Option<String>>,
     may_be_more: bool,
     /// The caches that have not heard of it yet.
     waiting: BTreeSet<String>,
@@ -46,12 +49,14 @@ impl Observer for Notes {
                     Some(key) if key.kind() != Kind::Tag => {
                         // One that is named is either there or not.
                         if entries > 0 {
-                            noted.entries.insert((key.kind().field().to_owned(), key.label().to_owned()));
+                            noted.entries.insert((key.kind().field().to_owned(), key.label().to_owned()), None);
                         }
                     }
-                    _ => {
-                        let names = removed.iter().filter_map(|name| name.split_once(' '));
-                        noted.entries.extend(names.map(|(kind, name)| (kind.to_owned(), name.to_owned())));
+                    tag => {
+                        for (kind, name) in removed.iter().filter_map(|name| name.split_once(' ')) {
+                            let entry = noted.entries.entry((kind.to_owned(), name.to_owned()));
+                            entry.or_insert_with(|| tag.map(|tag| tag.label().to_owned()));
+                        }
                         noted.may_be_more |= may_be_more;
                     }
                 },
@@ -104,12 +109,14 @@ pub struct Effect {
     pub name: String,
     /// The address of a page, if its name is one.
     pub href: Option<String>,
+    /// The tag that it carried and that was invalidated; none if it was named itself.
+    pub tag: Option<String>,
 }
 
 impl Effects {
     fn of(noted: Noted) -> Self {
         let counted = |kind: &str| {
-            let count = noted.entries.iter().filter(|(of, _)| of == kind).count();
+            let count = noted.entries.keys().filter(|(of, _)| of == kind).count();
             (count > 0).then(|| format!("{count} {kind}{}", if count == 1 { "" } else { "s" }))
         };
         let parts: Vec<String> = ["key", "fragment", "page"].into_iter().filter_map(counted).collect();
@@ -119,10 +126,10 @@ impl Effects {
             [first @ .., last] => format!("{} and {last}", first.join(", ")),
         };
         let more = noted.entries.len().saturating_sub(MAX_NAMES);
-        let effect = |(kind, name): (String, String)| {
+        let effect = |((kind, name), tag): ((String, String), Option<String>)| {
             // Long names are not whole.
             let is_path = name.starts_with('/') && !name.starts_with("//") && !name.contains('…');
-            Effect { href: (kind == "page" && is_path).then(|| name.clone()), kind, name }
+            Effect { href: (kind == "page" && is_path).then(|| name.clone()), kind, name, tag }
         };
         Effects {
             summary,
@@ -154,7 +161,8 @@ mod tests {
     #[test]
     fn what_is_gone_is_counted_by_kind() {
         let names = ["page /b/", "key objects", "page //evil.test/", "fragment list of a, b"];
-        let entries = names.map(|name| name.split_once(' ').unwrap()).map(|(kind, name)| (kind.into(), name.into()));
+        let entries =
+            names.map(|name| name.split_once(' ').unwrap()).map(|(kind, name)| ((kind.into(), name.into()), None));
         let effects = Effects::of(Noted { entries: entries.into(), ..Noted::default() });
         assert_eq!(effects.summary, "1 key, 1 fragment and 2 pages");
         let shown: Vec<_> = effects.entries.iter().map(|entry| (&*entry.name, entry.href.as_deref())).collect();
@@ -177,7 +185,8 @@ mod tests {
             cache.invalidate_tags(["object:7"]).unwrap();
         });
         assert_eq!(effects.summary, "3 keys");
-        assert!(effects.entries.iter().any(|entry| entry.name == "two words"), "{effects:?}");
+        let whys: Vec<_> = effects.entries.iter().map(|entry| (&*entry.name, entry.tag.as_deref())).collect();
+        assert_eq!(whys, [("b", Some("object:7")), ("c", Some("object:7")), ("two words", None)]);
         assert!(!effects.may_be_more, "it is this process's own memory");
         cache.delete("b").unwrap();
         let panicked = std::panic::catch_unwind(|| noting(|| panic!("on purpose")));
