@@ -9,7 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fantoccini::{Client, ClientBuilder, Locator, elements::Element, key::Key, wd::WebDriverCompatibleCommand};
+use fantoccini::{
+    Client, ClientBuilder, Locator, elements::Element, error::CmdError, key::Key, wd::WebDriverCompatibleCommand,
+};
 use reqwest::{Method, Url};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -118,29 +120,34 @@ impl Browser {
     }
 
     pub(super) fn click(&self, selector: &str) {
-        let begun = Instant::now();
-        // A page that is just coming takes the element away that was found.
-        loop {
-            let element = self.wait_for(selector);
-            // The driver takes what is behind the toolbar for visible.
-            self.js(&format!(
-                "document.querySelector({})?.scrollIntoView({{ block: 'center', behavior: 'instant' }})",
-                json!(selector)
-            ));
-            let Err(error) = self.runtime.block_on(element.click()) else { return };
-            assert!(begun.elapsed() < PATIENCE, "{selector} on {}: {error}", self.path());
-        }
+        // The driver takes what is behind the toolbar for visible.
+        let scroll = format!(
+            "document.querySelector({})?.scrollIntoView({{ block: 'center', behavior: 'instant' }})",
+            json!(selector)
+        );
+        self.retry(selector, async |element| {
+            self.client().execute(&scroll, Vec::new()).await?;
+            element.click().await
+        });
     }
 
     /// Replaces what stands in a field.
     pub(super) fn fill(&self, selector: &str, text: &str) {
-        let element = self.wait_for(selector);
-        self.runtime
-            .block_on(async {
-                element.clear().await?;
-                element.send_keys(text).await
-            })
-            .unwrap_or_else(|error| panic!("{selector}: {error}"));
+        self.retry(selector, async |element| {
+            element.clear().await?;
+            element.send_keys(text).await
+        });
+    }
+
+    /// Does something with an element. A page that is just coming takes away the one that was found, so it tries again.
+    fn retry<T>(&self, selector: &str, run: impl AsyncFn(Element) -> Result<T, CmdError>) -> T {
+        let begun = Instant::now();
+        loop {
+            match self.runtime.block_on(run(self.wait_for(selector))) {
+                Ok(done) => return done,
+                Err(error) => assert!(begun.elapsed() < PATIENCE, "{selector} on {}: {error}", self.path()),
+            }
+        }
     }
 
     /// Presses keys where the focus is.
@@ -161,8 +168,7 @@ impl Browser {
     }
 
     pub(super) fn text(&self, selector: &str) -> String {
-        let element = self.wait_for(selector);
-        self.runtime.block_on(element.text()).unwrap()
+        self.retry(selector, async |element| element.text().await)
     }
 
     /// Runs a script in the page.
